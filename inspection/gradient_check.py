@@ -1,0 +1,396 @@
+"""Is this backward right? Central differences in float64 against what the layer says.
+
+`check_gradients` looks at the numbers and reports; `check_layer` is the whole battery that every layer of this
+project has to pass, and yours can too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backhand.layers.base import Array, Layer, LayerError
+from backhand.losses.base import Loss
+
+# Relative error, from the CS231n notes (https://cs231n.github.io/neural-networks-3/#gradcheck).
+BANDS = (
+    (1e-7, "good"),
+    (1e-4, "fine at a kink, else suspicious"),
+    (1e-2, "suspicious"),
+    (np.inf, "wrong"),
+)
+
+
+@dataclass
+class GradientRow:
+    """One array of a gradient check: where the analytic and the numeric gradient differ most.
+
+    error : |a - n| / max(|a|, |n|, floor) at the worst index; floor is 1/100 of the largest gradient in the array,
+        so that rounding in entries that hardly matter is not mistaken for an error
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    error: float
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    problem: str = ""  # what is wrong besides the numbers: a shape, a missing gradient
+
+    @property
+    def verdict(self) -> str:
+        """The band of the CS231n notes that the error falls into."""
+        return self.problem or next(word for bound, word in BANDS if self.error <= bound)
+
+
+@dataclass
+class GradientReport:
+    """What a gradient check found; prints as a table, and is true when every row is within the tolerance."""
+
+    layer: str
+    tolerance: float
+    rows: list[GradientRow] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient agrees."""
+        return all(not row.problem and row.error <= self.tolerance for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        lines = [f"{self.layer}: {'gradients agree' if self.ok else 'GRADIENTS DIFFER'} (want < {self.tolerance:.0e})"]
+        width = max([len(row.name) for row in self.rows], default=4) + 2
+        shapes = max([len(str(row.shape)) for row in self.rows], default=5) + 2
+        heads = f"{'gradient':<{max(width, 10)}}{'shape':<{shapes}}{'rel. error':>10}  {'worst at':<14}"
+        lines.append(f"  {heads}{'analytic':>12} {'numeric':>12}  verdict")
+        for row in self.rows:
+            at = str(list(row.index))
+            lines.append(
+                f"  {row.name:<{max(width, 10)}}{row.shape!s:<{shapes}}{row.error:>10.1e}  {at:<14}"
+                f"{row.analytic:>12.4g} {row.numeric:>12.4g}  {row.verdict}"
+            )
+        return "\n".join(lines)
+
+
+def check_gradients(
+    layer: Layer,
+    *inputs: Any,
+    tolerance: float = 1e-6,
+    step: float = 1e-5,
+    rng: np.random.Generator | int | None = 0,
+    most: int = 400,
+) -> GradientReport:
+    """Compare every gradient of a layer with central differences, for a random upstream gradient.
+
+        dz ~ sum(dout * (y(z + h) - y(z - h))) / 2h
+
+    layer : any Layer; it is copied to float64 and stays untouched. Generators inside it are set back before each
+        forward, so that dropout drops the same units each time.
+    inputs : arrays (or nested tuples of them); integers get no gradient. Keep them away from kinks.
+    tolerance : the largest relative error that still counts as agreement
+    step : h
+    rng : where dout comes from
+    most : entries compared in each array; of a larger one, that many are drawn
+    """
+    rng = np.random.default_rng(rng)
+    layer = copy.deepcopy(layer)
+    layer.zero_grad()
+    layer.astype(np.float64)._set_mode(training=layer.training, caching=True)
+    inputs = _map(inputs, _as_float64)
+    generators = [(g, g.bit_generator.state) for g in _generators(layer)]
+    buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
+
+    def run() -> Any:
+        for generator, state in generators:
+            generator.bit_generator.state = state
+        for buffer, value in buffers:
+            buffer[...] = value
+        return layer.forward(*inputs)
+
+    output = run()
+    dout = _map(output, lambda y: rng.standard_normal(np.shape(y)))
+    grads = layer.backward(dout)
+    report = GradientReport(_title(layer), tolerance)
+
+    def loss() -> float:
+        y = run()
+        layer_forget(layer)
+        return sum(float(np.sum(d * v)) for (_, d), (_, v) in zip(_leaves(dout), _leaves(y), strict=True))
+
+    targets: list[tuple[str, Array, Any]] = []
+    for name, x, dx in _input_gradients(layer, inputs, grads):
+        targets.append((name, x, dx))
+    for name, parameter in layer.named_parameters():
+        targets.append((name, parameter.data, parameter.grad.copy()))
+    for name, z, analytic in targets:
+        report.rows.append(_compare(name, z, analytic, loss, step, rng, most))
+    return report
+
+
+def check_layer(
+    layer: Layer,
+    *inputs: Any,
+    tolerance: float = 1e-6,
+    step: float = 1e-5,
+    rng: np.random.Generator | int | None = 0,
+) -> GradientReport:
+    """Put a layer through everything a correct layer must survive; AssertionError says what it did not.
+
+    1. every dx and every parameter gradient against float64 central differences, with a random dout
+    2. arguments may be read-only: neither forward nor backward writes into what it was lent
+    3. gradients add: a second pass doubles them
+    4. two forwards, then two backwards in reverse, give each forward its own gradients
+    5. nothing stays saved after backward, and nothing is saved in eval()
+    6. float32 stays float32, forward and backward
+    7. non-contiguous inputs and a single sample give the same numbers (or a clear LayerError for the latter)
+    The layer itself is not touched. Returns the report of step 1.
+    """
+    report = check_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
+    if not report:
+        raise AssertionError(str(report))
+    rng = np.random.default_rng(rng)
+    trial = _Trial(layer, rng)
+    inputs = _map(inputs, _as_float64)
+    trial.read_only(inputs)
+    trial.gradients_add(inputs)
+    trial.two_at_once(inputs)
+    trial.nothing_left(inputs)
+    trial.dtype_kept(inputs)
+    trial.strided(inputs)
+    trial.one_sample(inputs)
+    return report
+
+
+class _Trial:
+    """The parts of the battery; each works on a fresh copy of the layer, in float64 unless it says otherwise."""
+
+    def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
+        self.layer = layer
+        self.rng = rng
+        self.title = _title(layer)
+
+    def fresh(self, dtype: type = np.float64) -> Layer:
+        layer = copy.deepcopy(self.layer)
+        layer.zero_grad()
+        return layer.astype(dtype)._set_mode(training=layer.training, caching=True)
+
+    def once(self, layer: Layer, inputs: Any, dout: Any = None) -> tuple[Any, Any, Any]:
+        """(output, dout, gradients) of one pass; dout is drawn when it is not given."""
+        output = layer.forward(*inputs)
+        if dout is None:
+            dout = _map(output, lambda y: self.rng.standard_normal(np.shape(y)).astype(np.asarray(y).dtype))
+        return output, dout, layer.backward(dout)
+
+    def gradients(self, layer: Layer) -> list[tuple[str, Array]]:
+        return [(name, parameter.grad.copy()) for name, parameter in layer.named_parameters()]
+
+    def expect(self, condition: bool, problem: str) -> None:
+        if not condition:
+            raise AssertionError(f"{self.title}: {problem}")
+
+    def same(self, got: Any, wanted: Any, problem: str) -> None:
+        pairs = zip(_leaves(got), _leaves(wanted), strict=True)
+        for (path, a), (_, b) in pairs:
+            if a is None and b is None:
+                continue
+            self.expect(
+                np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-9, atol=1e-12), f"{problem} (at {path})"
+            )
+
+    def read_only(self, inputs: Any) -> None:
+        layer = self.fresh()
+        frozen = _map(inputs, _frozen)
+        try:
+            output = layer.forward(*frozen)
+            dout = _map(output, lambda y: _frozen(self.rng.standard_normal(np.shape(y))))
+            _map(output, lambda y: _freeze_in_place(y))
+            layer.backward(dout)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise AssertionError(f"{self.title}: writes into an array that it was lent ({error})") from error
+
+    def gradients_add(self, inputs: Any) -> None:
+        layer = self.fresh()
+        states = [(g, g.bit_generator.state) for g in _generators(layer)]
+        _, dout, _ = self.once(layer, inputs)
+        first = self.gradients(layer)
+        for generator, state in states:
+            generator.bit_generator.state = state
+        self.once(layer, inputs, dout)
+        for (name, once), (_, twice) in zip(first, self.gradients(layer), strict=True):
+            self.same(twice, 2 * once, f"a second pass must double the gradient of {name}: use += in backward")
+
+    def two_at_once(self, inputs: Any) -> None:
+        other = _map(inputs, lambda x: x * 0.75 if x.dtype.kind == "f" else x)
+        alone, together = self.fresh(), self.fresh()
+        y1, dout1, dx1 = self.once(alone, inputs)
+        y2, dout2, dx2 = self.once(alone, other)
+        self.same(together.forward(*inputs), y1, "the same forward gives another output the second time")
+        self.same(together.forward(*other), y2, "a second forward before the backward gives another output")
+        problem = "two forwards, then two backwards in reverse, mix up what was saved: use save() and saved()"
+        self.same(together.backward(dout2), dx2, problem)
+        self.same(together.backward(dout1), dx1, problem)
+        self.same([g for _, g in self.gradients(together)], [g for _, g in self.gradients(alone)], problem)
+
+    def nothing_left(self, inputs: Any) -> None:
+        layer = self.fresh()
+        self.once(layer, inputs)
+        self.expect(not _kept(layer), f"still keeps something after backward: {_kept(layer)}")
+        layer.eval().forward(*inputs)
+        self.expect(not _kept(layer), f"saves in eval(), where nothing should be kept: {_kept(layer)}")
+
+    def dtype_kept(self, inputs: Any) -> None:
+        layer = self.fresh(np.float32)
+        single = _map(inputs, lambda x: x.astype(np.float32) if x.dtype.kind == "f" else x)
+        output, _, grads = self.once(layer, single)
+        for what, tree in (("output", output), ("gradient", grads)):
+            for path, leaf in _leaves(tree):
+                kind = getattr(leaf, "dtype", None)
+                if kind is not None and kind.kind == "f":
+                    self.expect(kind == np.float32, f"float32 in, but the {what} {path} is {kind}")
+        for name, parameter in layer.named_parameters():
+            self.expect(parameter.grad.dtype == np.float32, f"the gradient of {name} became {parameter.grad.dtype}")
+
+    def strided(self, inputs: Any) -> None:
+        straight, strided = self.fresh(), self.fresh()
+        y, dout, dx = self.once(straight, inputs)
+        gaps = _map(inputs, _with_gaps)
+        self.same(strided.forward(*gaps), y, "a non-contiguous input gives another output")
+        self.same(strided.backward(_map(dout, _with_gaps)), dx, "a non-contiguous input or dout gives another dx")
+
+    def one_sample(self, inputs: Any) -> None:
+        if not all(np.ndim(x) for _, x in _leaves(inputs)):
+            return
+        layer = self.fresh()
+        try:
+            self.once(layer, _map(inputs, lambda x: x[:1]))
+        except LayerError:
+            return  # one sample is too few for it, and it says so
+        self.expect(not _kept(layer), "keeps something after the backward of one sample")
+
+
+def layer_forget(layer: Layer) -> None:
+    """Drop what a forward without a backward left saved."""
+    for each in layer.modules():
+        each.forget()
+
+
+def _compare(
+    name: str,
+    z: Array,
+    analytic: Any,
+    loss: Callable[[], float],
+    step: float,
+    rng: np.random.Generator,
+    most: int,
+) -> GradientRow:
+    """The row for one array: numeric gradients entry by entry, then the worst disagreement."""
+    nowhere = (0,) * z.ndim
+    if analytic is None:
+        return GradientRow(name, z.shape, np.inf, nowhere, np.nan, np.nan, "missing: backward returned None")
+    analytic = np.asarray(analytic)
+    if analytic.shape != z.shape:
+        return GradientRow(name, z.shape, np.inf, nowhere, np.nan, np.nan, f"has shape {analytic.shape}")
+    entries = np.arange(z.size)
+    if z.size > most:
+        entries = np.sort(rng.choice(z.size, most, replace=False))
+    numeric = np.empty(len(entries))
+    for i, entry in enumerate(entries):
+        at = np.unravel_index(entry, z.shape)
+        value = z[at].copy()
+        z[at] = value + step
+        above = loss()
+        z[at] = value - step
+        below = loss()
+        z[at] = value
+        numeric[i] = (above - below) / (2 * step)
+    mine = analytic.reshape(-1)[entries].astype(np.float64)
+    scale = max(np.abs(numeric).max(), np.abs(mine).max())
+    floor = max(scale / 100, 1e-6)
+    errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
+    worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
+    index = tuple(int(i) for i in np.unravel_index(entries[worst], z.shape))
+    error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf
+    return GradientRow(name, z.shape, error, index, float(mine[worst]), float(numeric[worst]))
+
+
+def _input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Iterator[tuple[str, Array, Any]]:
+    """(name, x, dx) for every float input; dx is None where the layer gave none."""
+    if not isinstance(grads, tuple):
+        grads = (grads,)
+    if isinstance(layer, Loss):
+        inputs = inputs[: len(grads)]  # what follows is the target: data, not differentiated
+    several = len(list(_leaves(inputs))) > 1
+    for i, x in enumerate(inputs):
+        dx = grads[i] if i < len(grads) else None
+        for path, leaf in _leaves(x):
+            if leaf.dtype.kind != "f":
+                continue
+            gradient = dx
+            for key in path:
+                gradient = gradient[key] if isinstance(gradient, tuple) else None
+            where = "".join(f"[{key}]" for key in ((i, *path) if several else path))
+            yield f"dx{where}", leaf, gradient
+
+
+def _leaves(tree: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """(path, array) for every array in nested tuples or lists."""
+    if isinstance(tree, (tuple, list)):
+        for i, item in enumerate(tree):
+            yield from _leaves(item, (*path, i))
+    else:
+        yield path, tree
+
+
+def _map(tree: Any, f: Callable[[Any], Any]) -> Any:
+    """The same nesting, with f applied to every array in it."""
+    if isinstance(tree, (tuple, list)):
+        return tuple(_map(item, f) for item in tree)
+    return f(tree)
+
+
+def _as_float64(x: Any) -> Array:
+    array = np.array(x)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _frozen(x: Any) -> Array:
+    array = np.array(x)
+    array.flags.writeable = False
+    return array
+
+
+def _freeze_in_place(x: Any) -> None:
+    if isinstance(x, np.ndarray):
+        x.flags.writeable = False
+
+
+def _with_gaps(x: Any) -> Array:
+    """The same numbers in memory of which they use every second one, with the axes in reverse order."""
+    x = np.asarray(x)
+    if x.ndim == 0:
+        return x
+    wide: Array = np.zeros((*x.shape[::-1][:-1], x.shape[0] * 2), x.dtype).T[::2]
+    wide[...] = x
+    return wide
+
+
+def _generators(layer: Layer) -> list[np.random.Generator]:
+    found = {id(v): v for each in layer.modules() for v in vars(each).values() if isinstance(v, np.random.Generator)}
+    return list(found.values())
+
+
+def _kept(layer: Layer) -> list[str]:
+    return [name or type(each).__name__ for name, each in layer.named_modules() if vars(each).get("_stack")]
+
+
+def _title(layer: Layer) -> str:
+    name = repr(layer)
+    return type(layer).__name__ if "\n" in name else name

@@ -1,0 +1,457 @@
+"""What every layer is: `forward`, `backward`, parameters, and a stack that remembers.
+
+In this whole project `dz` means "the gradient of the loss by z", and it always has z's shape. `backward` takes
+`dout`, the gradient by the output (the upstream), applies the layer's own derivative (the local), and returns
+the gradient by the input (the downstream).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+L = TypeVar("L", bound="Layer")
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Every saved entry carries the tick at which it was saved, so a forward that fails half-way through a
+# container can be taken back: whatever is younger than its first tick goes.
+_clock = itertools.count()
+
+
+class LayerError(ValueError):
+    """Something that a layer cannot take: says which layer, where it stands, what it expected and what it got."""
+
+    def __init__(self, layer: Layer, problem: str) -> None:
+        super().__init__(problem)
+        self.layer = layer
+        self.problem = problem
+        self.where = ""
+
+    def __str__(self) -> str:
+        name = repr(self.layer)
+        if "\n" in name:
+            name = type(self.layer).__name__
+        return f"{name}{f' at {self.where!r}' if self.where else ''}: {self.problem}"
+
+
+class Parameter:
+    """A learnable array and the gradient that accumulates for it.
+
+    data, grad : the same shape and dtype; a backward does `parameter.grad += ...`, never `=`
+    requires_grad : False freezes it: optimizers and clipping leave it alone (its gradient is still computed)
+    """
+
+    __slots__ = ("data", "grad", "requires_grad")
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        array = np.array(data)
+        self.data: Array = array if array.dtype.kind == "f" else array.astype(np.float32)
+        self.grad: Array = np.zeros(self.data.shape, self.data.dtype)
+        self.requires_grad = requires_grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the data, and so of the gradient."""
+        return self.data.shape
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that its layer computes in."""
+        return self.data.dtype
+
+    def __repr__(self) -> str:
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter({self.data!r}{frozen})"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(..., strict=False)` found on one side only."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class _Saved(NamedTuple):
+    tick: int
+    values: tuple[Any, ...]
+    out: Any  # (shape, dtype) of the output, a list of such pairs, or None
+
+
+def all_or_nothing(forward: F) -> F:
+    """Wrap a forward that calls other layers: when it fails, no layer keeps anything that it saved on the way.
+
+    The error also learns where in the container the layer stands that raised it.
+    """
+
+    @functools.wraps(forward)
+    def guarded(self: Layer, *inputs: Any, **options: Any) -> Any:
+        start = next(_clock)
+        try:
+            return forward(self, *inputs, **options)
+        except BaseException as error:
+            for name, layer in self.named_modules():
+                layer.forget(start)
+                if isinstance(error, LayerError) and layer is error.layer:
+                    error.where = name
+            raise
+
+    return guarded  # type: ignore[return-value]
+
+
+class Layer:
+    """A function with its derivative: `y = forward(x)`, then `dx = backward(dout)`.
+
+        dx = dout * dy/dx          and for every parameter   parameter.grad += dout * dy/dparameter
+
+    Several inputs are several arguments of `forward`, and `backward` returns their gradients as a tuple in the
+    same order (None for an integer input). Several outputs are a tuple, and `dout` is then a tuple too (None
+    where nothing flows back).
+
+    A subclass writes the two methods, calls `self.save(...)` in forward and `... = self.saved()` in backward, and
+    assigns its `Parameter`s and inner layers as plain attributes: they are found by walking the attributes
+    (lists, tuples and dicts of them too), so `super().__init__()` is not needed. Buffers (arrays that are saved
+    with the model but not learned) are plain arrays whose names stand in `buffer_names`.
+
+    What is saved goes on a stack, so a layer may be called any number of times before the backwards come, in
+    reverse order: that is weight sharing, over time or anywhere, with no further code.
+
+    training : whether Dropout drops and BatchNorm takes the statistics of the batch
+    caching : whether forward saves what backward needs
+    """
+
+    training: bool = True
+    caching: bool = True
+    buffer_names: tuple[str, ...] = ()
+
+    # ------------------------------------------------------------------ the two methods
+
+    def forward(self, *inputs: Any) -> Any:
+        """y, and save what backward needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def backward(self, dout: Any) -> Any:
+        """dx from dout; adds to the gradient of every parameter."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward()")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """The same as `forward`; a composite that fails half-way leaves nothing saved behind."""
+        return _guarded_forward(self, *inputs, **options)
+
+    # ------------------------------------------------------------------ the cache
+
+    def save(self, *values: Any, out: Any = None) -> None:
+        """Push what backward will need; `out` is the output (or the tuple of them), whose shape dout must have."""
+        if self.caching:
+            if type(out) is tuple:
+                out = [(y.shape, y.dtype) for y in out]
+            elif out is not None:
+                out = (out.shape, out.dtype)
+            self.__dict__.setdefault("_stack", []).append(_Saved(next(_clock), values, out))
+
+    def saved(self) -> tuple[Any, ...]:
+        """Pop what the last forward saved that has not been undone yet."""
+        values = self._top().values
+        self.__dict__["_stack"].pop()
+        return values
+
+    def upstream(self, dout: Any) -> Any:
+        """Dout, checked against the output that is on top of the stack and cast to its dtype; None means zeros.
+
+        It raises before anything is popped or added, so a wrong dout costs nothing.
+        """
+        out = self._top().out
+        if type(out) is list:  # several outputs
+            if type(dout) is not tuple or len(dout) != len(out):
+                self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
+            return tuple(self._one_upstream(d, *each) for d, each in zip(dout, out, strict=True))
+        return self._one_upstream(dout, *out)
+
+    def _one_upstream(self, dout: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if dout is None:
+            return np.zeros(shape, dtype)
+        if type(dout) is tuple:
+            self.reject(f"dout of shape {shape}, the shape of its output", _describe(dout))
+        array = np.asarray(dout)
+        if array.shape != shape:
+            self.reject(f"dout of shape {shape}, the shape of its output", array.shape)
+        if array.dtype.kind not in "fiub":
+            self.reject("dout of numbers", f"dtype {array.dtype}")
+        return array if array.dtype == dtype else array.astype(dtype)
+
+    def _top(self) -> _Saved:
+        stack = self.__dict__.get("_stack")
+        if not stack:
+            kept = "" if self.caching else "; eval() keeps nothing, use eval(caching=True) to differentiate it"
+            raise RuntimeError(f"{type(self).__name__}.backward() has no forward() left to undo{kept}")
+        return stack[-1]
+
+    def forget(self, since: int = 0) -> None:
+        """Drop what this layer (not its inner layers) saved at tick `since` or later."""
+        stack = self.__dict__.get("_stack")
+        while stack and stack[-1].tick >= since:
+            stack.pop()
+
+    # ------------------------------------------------------------------ checking what comes in
+
+    def input(self, x: Any, dtype: DTypeLike | None = None) -> Array:
+        """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32)."""
+        if type(x) is np.ndarray and x.size and (x.dtype == dtype or (dtype is None and x.dtype.kind == "f")):
+            return x
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            self.reject("an array of numbers", _describe(x))
+        if array.dtype.kind not in "fiub":
+            self.reject("an array of numbers", f"dtype {array.dtype} ({_describe(x)})")
+        if array.size == 0:
+            self.reject("at least one sample", f"an empty array of shape {array.shape}")
+        if dtype is None:
+            dtype = array.dtype if array.dtype.kind == "f" else np.float32
+        return array.astype(dtype, copy=False)
+
+    def reject(self, expected: str, got: object, hint: str = "") -> NoReturn:
+        """Raise the one error of this project: which layer, what it expected, what it got."""
+        raise LayerError(self, f"expected {expected}, got {got}{f'; {hint}' if hint else ''}")
+
+    # ------------------------------------------------------------------ what it is made of
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """(name, layer) for every layer that is an attribute, or stands in a list, tuple or dict that is one."""
+        yield from _members(self, Layer)
+
+    def children(self) -> Iterator[Layer]:
+        """The inner layers, one level down."""
+        for _, child in self.named_children():
+            yield child
+
+    def named_modules(self) -> Iterator[tuple[str, Layer]]:
+        """(dotted name, layer) for this layer (name "") and every layer inside it, each once."""
+        seen = set()
+        for name, layer in self._walk():
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield name, layer
+
+    def modules(self) -> Iterator[Layer]:
+        """This layer and every layer inside it, each once."""
+        for _, layer in self.named_modules():
+            yield layer
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._walk(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, Parameter), each once however often it is shared."""
+        seen = set()
+        for name, parameter in self._named_members(Parameter):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every Parameter once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(dotted name, array) for everything that is saved with the model but not learned."""
+        for prefix, layer in self.named_modules():
+            for name, buffer in layer._own_buffers():
+                yield f"{prefix}.{name}" if prefix else name, buffer
+
+    def _own_buffers(self) -> Iterator[tuple[str, Array]]:
+        for name in self.buffer_names:
+            buffer = getattr(self, name, None)
+            if buffer is not None:
+                yield name, buffer
+
+    def _named_members(self, kind: type) -> Iterator[tuple[str, Any]]:
+        for prefix, layer in self._walk():
+            for name, member in _members(layer, kind):
+                yield f"{prefix}.{name}" if prefix else name, member
+
+    # ------------------------------------------------------------------ state
+
+    def _named_state(self) -> Iterator[tuple[str, Array]]:
+        """The arrays themselves under torch's keys: a layer's parameters, its buffers, then its inner layers."""
+        for prefix, layer in self._walk():
+            dot = f"{prefix}." if prefix else ""
+            for name, parameter in _members(layer, Parameter):
+                yield dot + name, parameter.data
+            for name, buffer in layer._own_buffers():
+                yield dot + name, buffer
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers under torch's names; what is shared stands under each name."""
+        return {name: array.copy() for name, array in self._named_state()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
+        """Copy a state_dict into the parameters and buffers, in place.
+
+        state : name -> array, as `state_dict()` gives it, here or in torch
+        strict : False lets keys be missing or unexpected; a wrong shape is an error either way
+        Raises LayerError that lists all that is wrong; then nothing has been changed.
+        """
+        own = dict(self._named_state())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        wrong = []
+        arrays = {}
+        for name in own.keys() & state.keys():
+            arrays[name] = np.asarray(state[name])
+            if arrays[name].shape != own[name].shape:
+                wrong.append(f"{name} should be {own[name].shape} and is {arrays[name].shape}")
+            elif arrays[name].dtype.kind not in "fiub":
+                wrong.append(f"{name} should be numbers and is {arrays[name].dtype}")
+        problems = [f"misshapen: {', '.join(sorted(wrong))}"] if wrong else []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        if problems:
+            raise LayerError(self, f"state_dict does not fit; {'; '.join(problems)}")
+        for name, array in arrays.items():
+            own[name][...] = array
+        return IncompatibleKeys(missing, unexpected)
+
+    def astype(self: L, dtype: DTypeLike) -> L:
+        """Turn every parameter, gradient and float buffer into `dtype`, in place; returns the layer itself."""
+        kind = np.dtype(dtype)
+        if kind.kind != "f":
+            self.reject("a float dtype", kind)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(kind, copy=False)
+            parameter.grad = parameter.grad.astype(kind, copy=False)
+        for layer in self.modules():
+            for name, buffer in layer._own_buffers():
+                if buffer.dtype.kind == "f":
+                    setattr(layer, name, buffer.astype(kind, copy=False))
+        return self
+
+    def train(self: L, mode: bool = True) -> L:
+        """Training behaviour, with caches (`train(False)` is `eval()`); returns the layer itself."""
+        return self._set_mode(training=mode, caching=mode)
+
+    def eval(self: L, caching: bool = False) -> L:
+        """Evaluation behaviour that keeps nothing, unless `caching`: then backward works in this mode too."""
+        return self._set_mode(training=False, caching=caching)
+
+    def _set_mode(self: L, training: bool, caching: bool) -> L:
+        for layer in self.modules():
+            layer.training = training
+            layer.caching = caching
+        return self
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero, in place, and drop what an abandoned forward left on the stacks."""
+        for parameter in self.parameters():
+            parameter.grad[...] = 0
+        for layer in self.modules():
+            layer.forget()
+
+    # ------------------------------------------------------------------ how it prints
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(_constructor_arguments(self))})"
+
+
+@all_or_nothing
+def _guarded_forward(layer: Layer, *inputs: Any, **options: Any) -> Any:
+    """What `layer(x)` runs."""
+    return layer.forward(*inputs, **options)
+
+
+def _members(owner: Layer, kind: type) -> Iterator[tuple[str, Any]]:
+    """(name, object) for the attributes of `owner` that are a `kind`, or hold some in a list, tuple or dict."""
+    for name, value in vars(owner).items():
+        if isinstance(value, kind):
+            yield name, value
+        elif name == "_stack":
+            continue
+        elif isinstance(value, (list, tuple)):
+            yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, kind))
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{key}", item) for key, item in value.items() if isinstance(item, kind))
+
+
+def _constructor_arguments(layer: Layer) -> Iterator[str]:
+    """The arguments of the constructor call, read back from the attributes of the same names."""
+    for argument in inspect.signature(type(layer)).parameters.values():
+        if argument.name == "dtype":
+            kinds = [p.dtype for p in layer.parameters()]
+            if kinds and kinds[0] != np.float32:
+                yield f"dtype={str(kinds[0])!r}"
+            continue
+        if argument.name == "rng" or not hasattr(layer, argument.name):
+            continue
+        value = getattr(layer, argument.name)
+        if isinstance(argument.default, bool) and (value is None or isinstance(value, Parameter)):
+            value = value is not None  # bias=True became a Parameter
+        if argument.kind is argument.VAR_POSITIONAL:
+            yield from map(repr, value)
+        elif argument.default is argument.empty:
+            yield repr(value)
+        elif not _same(value, argument.default):
+            yield f"{argument.name}={value!r}"
+
+
+def _same(value: object, default: object) -> bool:
+    try:
+        return bool(value == default)
+    except ValueError:  # an array against None
+        return False
+
+
+def _describe(x: object) -> str:
+    if isinstance(x, (tuple, list)):
+        return f"a {type(x).__name__} of {len(x)}"
+    if isinstance(x, np.ndarray):
+        return f"an array of shape {x.shape}"
+    return f"a {type(x).__name__}"
+
+
+# ---------------------------------------------------------------------- checking constructor arguments
+
+
+def whole(layer: Layer, name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`, or the error that says so."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        kind = {0: "an integer, 0 or more", 1: "a positive integer"}.get(least, f"an integer >= {least}")
+        raise ValueError(f"{type(layer).__name__}: expected {name} to be {kind}, got {value!r}")
+    return int(value)
+
+
+def whole_tuple(layer: Layer, name: str, value: Any, n: int, least: int = 1) -> tuple[int, ...]:
+    """`value`, an int or `n` of them, as a tuple of n ints of at least `least`, or the error that says so."""
+    items = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
+    if len(items) == 1:
+        items = items * n
+    if len(items) != n:
+        raise ValueError(f"{type(layer).__name__}: expected {name} to be an integer or {n} of them, got {value!r}")
+    return tuple(whole(layer, name, item, least) for item in items)
+
+
+def within(layer: Layer, name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a number in [low, high], or the error that says so."""
+    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise ValueError(f"{type(layer).__name__}: expected {name} in [{low:g}, {high:g}], got {value!r}")
+    return float(value)
+
+
+def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:
+    """A Parameter drawn from U(-bound, bound): what torch's layers start from."""
+    return Parameter(rng.uniform(-bound, bound, shape).astype(dtype))

@@ -1,0 +1,6 @@
+"""The scalar at the end of the chain; its backward() starts the gradient."""
+
+from backhand.losses.base import Loss
+from backhand.losses.regression import L1Loss, MSELoss
+
+__all__ = ["L1Loss", "Loss", "MSELoss"]

@@ -1,0 +1,322 @@
+"""Containers: each is its own equation, and each is a Layer.
+
+One rule makes them right without any graph: the backward visits the inner layers in exactly the reverse order of
+the forward. It is this toolkit's whole answer to the topological sort, and with the stacks of the layers it also
+covers a layer that is used many times.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from backhand.layers.base import Array, Layer, all_or_nothing, whole
+
+
+class Container(Layer):
+    """A layer made of layers; it prints as an indented constructor call."""
+
+    def __repr__(self) -> str:
+        inside = [repr(child) for child in self.children()] + self.options()
+        return f"{type(self).__name__}(\n{textwrap.indent(_lines(inside), '    ')})"
+
+    def options(self) -> list[str]:
+        """The constructor arguments that are not layers, as they are written in the call."""
+        return []
+
+
+class Sequential(Container):
+    """One layer after the other.
+
+        y = f_n(... f_2(f_1(x)))
+        dx = df_1(... df_n(dout)),    the chain rule: each layer's downstream is the next one's upstream
+
+    Sequential(Linear(784, 10), Softmax(1)), or by name: Sequential({"fc": Linear(784, 10), ...}); names are then
+    used in state_dict. A tuple that one layer returns is spread over the arguments of the next.
+    Indexing, slicing, len() and iteration are those of a list.
+    """
+
+    def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
+        named: Mapping[str, Any]
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = layers[0]
+            self.named = True
+        else:
+            named = {str(i): layer for i, layer in enumerate(layers)}
+            self.named = False
+        for name, layer in named.items():
+            _check_layer(self, layer)
+            if not isinstance(name, str) or not name or "." in name:
+                raise ValueError(f"{type(self).__name__}: expected names without dots, got {name!r}")
+        self.layers: dict[str, Layer] = dict(named)
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        yield from self.layers.items()
+
+    @all_or_nothing
+    def forward(self, *x: Any) -> Any:
+        for layer in self.layers.values():
+            y = layer.forward(*x)
+            x = y if type(y) is tuple else (y,)
+        return x[0] if len(x) == 1 else x
+
+    def backward(self, dout: Any) -> Any:
+        for layer in reversed(self.layers.values()):
+            dout = layer.backward(dout)
+        return dout
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers.values())
+
+    def __getitem__(self, index: int | slice | str) -> Layer:
+        if isinstance(index, str):
+            return self.layers[index]
+        if isinstance(index, slice):
+            items = list(self.layers.items())[index]
+            return Sequential(dict(items)) if self.named else Sequential(*(layer for _, layer in items))
+        return list(self.layers.values())[index]
+
+    def __repr__(self) -> str:
+        if not self.named:
+            return super().__repr__()
+        inside = _lines(f"{name!r}: {layer!r}" for name, layer in self.layers.items())
+        return f"{type(self).__name__}({{\n{textwrap.indent(inside, '    ')}}})"
+
+
+class Residual(Container):
+    """A body, and a way around it.
+
+        y = shortcut(x) + body(x)
+        dx = dshortcut(dout) + dbody(dout),    the way around is why deep nets still get gradients
+
+    x, y : whatever the body takes and gives; without a shortcut both have one shape
+    He, Zhang, Ren & Sun 2015, arXiv:1512.03385, eq. 1 and 2
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body = _check_layer(self, body)
+        self.shortcut = None if shortcut is None else _check_layer(self, shortcut)
+
+    @all_or_nothing
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x)
+        y = self.body.forward(x)
+        around = x if self.shortcut is None else self.shortcut.forward(x)
+        if y.shape != around.shape:
+            self.reject(f"a body that gives the shape of the shortcut, {around.shape}", y.shape)
+        y = y + around
+        self.save(out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
+        around = dout if self.shortcut is None else self.shortcut.backward(dout)
+        return np.asarray(self.body.backward(dout) + around)
+
+
+class _Branches(Container):
+    """What Sum, Concat and Parallel share: `branches`, side by side, named by their position."""
+
+    def __init__(self, *branches: Layer) -> None:
+        if not branches:
+            raise ValueError(f"{type(self).__name__}: expected at least one branch, got none")
+        self.branches = tuple(_check_layer(self, branch) for branch in branches)
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        yield from ((str(i), branch) for i, branch in enumerate(self.branches))
+
+
+class Sum(_Branches):
+    """Every branch sees the whole input, and their outputs add.
+
+        y = f_1(x) + ... + f_n(x)        dx = df_1(dout) + ... + df_n(dout)
+
+    x, y : every branch takes x and gives the same shape
+    """
+
+    @all_or_nothing
+    def forward(self, *x: Any) -> Array:
+        outputs = [branch.forward(*x) for branch in self.branches]
+        shapes = {y.shape for y in outputs}
+        if len(shapes) > 1:
+            self.reject("branches that give one shape", " and ".join(str(y.shape) for y in outputs))
+        total = np.asarray(sum(outputs[1:], start=outputs[0] + 0))
+        self.save(out=total)
+        return total
+
+    def backward(self, dout: Any) -> Any:
+        dout = self.upstream(dout)
+        self.saved()
+        return _add_all([branch.backward(dout) for branch in reversed(self.branches)])
+
+
+class Concat(_Branches):
+    """Every branch sees the whole input, and their outputs stand side by side.
+
+        y = [f_1(x), ..., f_n(x)] along `axis`        dx = df_1(its part of dout) + ... + df_n(its part)
+
+    x : every branch takes it
+    y : (N, C_1 + ... + C_n, ...) for axis=1
+    """
+
+    def __init__(self, *branches: Layer, axis: int = 1) -> None:
+        super().__init__(*branches)
+        self.axis = axis
+
+    def options(self) -> list[str]:
+        return [] if self.axis == 1 else [f"axis={self.axis}"]
+
+    @all_or_nothing
+    def forward(self, *x: Any) -> Array:
+        outputs = [branch.forward(*x) for branch in self.branches]
+        try:
+            y = np.concatenate(outputs, axis=self.axis)
+        except ValueError:
+            shapes = " and ".join(str(each.shape) for each in outputs)
+            self.reject(f"branches that give shapes which differ along axis {self.axis} only", shapes)
+        self.save(np.cumsum([each.shape[self.axis] for each in outputs])[:-1], out=y)
+        return y
+
+    def backward(self, dout: Any) -> Any:
+        dout = self.upstream(dout)
+        (cuts,) = self.saved()
+        parts = np.split(dout, cuts, axis=self.axis)
+        pairs = reversed(list(zip(self.branches, parts, strict=True)))
+        return _add_all([branch.backward(part) for branch, part in pairs])
+
+
+class Parallel(_Branches):
+    """One branch for each input: a tuple in, a tuple out.
+
+        y_i = f_i(x_i)        dx_i = df_i(dout_i)
+
+    x_i : what branch i takes; a tuple is spread over its arguments, and its gradients come back as a tuple
+    """
+
+    @all_or_nothing
+    def forward(self, *x: Any) -> tuple[Any, ...]:
+        if len(x) != len(self.branches):
+            self.reject(f"{len(self.branches)} inputs, one for each branch", len(x))
+        return tuple(
+            branch.forward(*each) if type(each) is tuple else branch.forward(each)
+            for branch, each in zip(self.branches, x, strict=True)
+        )
+
+    def backward(self, dout: Any) -> tuple[Any, ...]:
+        if dout is None:
+            dout = (None,) * len(self.branches)
+        if not isinstance(dout, tuple) or len(dout) != len(self.branches):
+            self.reject(f"dout as a tuple of {len(self.branches)}, one for each branch", type(dout).__name__)
+        pairs = list(zip(self.branches, dout, strict=True))
+        return tuple(branch.backward(each) for branch, each in reversed(pairs))[::-1]
+
+
+class Repeat(Container):
+    """One layer, with one set of weights, applied again and again.
+
+        y = f(f(... f(x)))        dx = df(... df(dout));    the gradients of all the uses add up in the weights
+
+    x, y : the shape that the body takes and gives
+    """
+
+    def __init__(self, body: Layer, times: int) -> None:
+        self.body = _check_layer(self, body)
+        self.times = whole(self, "times", times)
+
+    def options(self) -> list[str]:
+        return [str(self.times)]
+
+    @all_or_nothing
+    def forward(self, x: Any) -> Any:
+        for _ in range(self.times):
+            x = self.body.forward(x)
+        return x
+
+    def backward(self, dout: Any) -> Any:
+        for _ in range(self.times):
+            dout = self.body.backward(dout)
+        return dout
+
+
+class Unroll(Container):
+    """A cell over time: the readable form of every recurrent layer.
+
+        s_t = cell(x_t, s_{t-1})        y_t = s_t, or its first part where the state is a tuple (h, c)
+        ds_t = dy_t + (ds_t from step t+1),    (dx_t, ds_{t-1}) = dcell(ds_t):    backpropagation through time
+
+    x : (T, N, ...), or (N, T, ...) with batch_first      state : what the cell takes beside x_t; None: nothing
+    y : the outputs of all the steps, time on the same axis as in x; with return_state: (y, last state)
+    The gradient comes back as (dx, dstate), or dx alone when no state was given.
+    Werbos 1990, "Backpropagation Through Time: What It Does and How to Do It"
+    """
+
+    def __init__(self, cell: Layer, *, batch_first: bool = False, return_state: bool = False) -> None:
+        self.cell = _check_layer(self, cell)
+        self.batch_first = batch_first
+        self.return_state = return_state
+
+    def options(self) -> list[str]:
+        return [f"{name}=True" for name in ("batch_first", "return_state") if getattr(self, name)]
+
+    @all_or_nothing
+    def forward(self, x: ArrayLike, state: Any = None) -> Any:
+        x = np.asarray(x)  # integers are for the cell to understand
+        axis = int(self.batch_first)
+        if x.ndim <= axis or x.shape[axis] == 0:
+            self.reject(f"x with at least one time step on axis {axis}", x.shape)
+        given = state is not None
+        outputs = []
+        for x_t in np.moveaxis(x, axis, 0):
+            state = self.cell.forward(x_t) if state is None else self.cell.forward(x_t, state)
+            outputs.append(state[0] if type(state) is tuple else state)
+        y = np.stack(outputs, axis=axis)
+        self.save(given, len(state) if type(state) is tuple else 0, out=y)
+        return (y, state) if self.return_state else y
+
+    def backward(self, dout: Any) -> Any:
+        dy, dstate = dout if self.return_state and dout is not None else (dout, None)
+        dy = self.upstream(dy)
+        given, parts = self.saved()
+        axis = int(self.batch_first)
+        dxs = []
+        for dy_t in np.moveaxis(dy, axis, 0)[::-1]:
+            # a state reaches the loss twice: through this step's output, and through the next step
+            if parts:
+                dh, *others = dstate if dstate is not None else (None,) * parts
+                dstate = (dy_t if dh is None else dy_t + dh, *others)
+            else:
+                dstate = dy_t if dstate is None else dy_t + dstate
+            back = self.cell.backward(dstate)
+            dx_t, dstate = back if type(back) is tuple else (back, None)
+            dxs.append(dx_t)
+        dx = None if dxs[0] is None else np.stack(dxs[::-1], axis=axis)
+        return (dx, dstate) if given else dx
+
+
+def _add_all(gradients: list[Any]) -> Any:
+    """The sum over the branches of a fork; tuples add member by member, and None (an integer input) stays None."""
+    first = gradients[0]
+    if isinstance(first, tuple):
+        return tuple(_add_all(list(each)) for each in zip(*gradients, strict=True))
+    if first is None:
+        return None
+    return np.asarray(sum(gradients[1:], start=first + 0))
+
+
+def _check_layer(container: Layer, layer: Any) -> Layer:
+    if not isinstance(layer, Layer):
+        hint = f"; did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+        raise TypeError(f"{type(container).__name__}: expected a Layer, got {layer!r}{hint}")
+    return layer
+
+
+def _lines(items: Any) -> str:
+    return "".join(f"{item},\n" for item in items)

@@ -1,0 +1,28 @@
+"""What all tests share: figures without a screen, and the parity table at the end of a run."""
+
+import os
+import sys
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, or a skip; where BACKHAND_REQUIRE_ALL is set (CI), a missing torch is a failure."""
+    return need("torch")
+
+
+def need(name):
+    if os.environ.get("BACKHAND_REQUIRE_ALL"):
+        return __import__(name)
+    return pytest.importorskip(name)
+
+
+def pytest_terminal_summary(terminalreporter):
+    parity = sys.modules.get("tests.parity")
+    if parity and parity.COUNTS:
+        terminalreporter.section(f"agreement with PyTorch: {sum(parity.COUNTS.values())} cases agree")
+        row = "  ".join(f"{name} {n}" for name, n in sorted(parity.COUNTS.items()))
+        terminalreporter.write_line(row)
