@@ -188,7 +188,8 @@ class Layer:
             self.reject(f"dout of shape {shape}, the shape of its output", array.shape)
         if array.dtype.kind not in "fiub":
             self.reject("dout of numbers", f"dtype {array.dtype}")
-        return array if array.dtype == dtype else array.astype(dtype)
+        # an integer output (of a layer that only moves numbers) has no dtype that a gradient could take
+        return array if array.dtype == dtype or dtype.kind != "f" else array.astype(dtype)
 
     def _top(self) -> _Saved:
         stack = self.__dict__.get("_stack")
@@ -205,10 +206,8 @@ class Layer:
 
     # ------------------------------------------------------------------ checking what comes in
 
-    def input(self, x: Any, dtype: DTypeLike | None = None) -> Array:
-        """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32)."""
-        if type(x) is np.ndarray and x.size and (x.dtype == dtype or (dtype is None and x.dtype.kind == "f")):
-            return x
+    def array(self, x: Any) -> Array:
+        """x as an array of numbers, of whatever dtype it has; LayerError for text, objects, complex or nothing."""
         try:
             array = np.asarray(x)
         except ValueError:
@@ -217,6 +216,13 @@ class Layer:
             self.reject("an array of numbers", f"dtype {array.dtype} ({_describe(x)})")
         if array.size == 0:
             self.reject("at least one sample", f"an empty array of shape {array.shape}")
+        return array
+
+    def input(self, x: Any, dtype: DTypeLike | None = None) -> Array:
+        """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32)."""
+        if type(x) is np.ndarray and x.size and (x.dtype == dtype or (dtype is None and x.dtype.kind == "f")):
+            return x
+        array = self.array(x)
         if dtype is None:
             dtype = array.dtype if array.dtype.kind == "f" else np.float32
         return array.astype(dtype, copy=False)

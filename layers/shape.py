@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.base import Array, Layer
@@ -21,13 +20,12 @@ class Identity(Layer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def forward(self, x: Any) -> Any:
-        if not isinstance(x, tuple):
-            x = np.asarray(x)
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.array(x)
         self.save(out=x)
         return x
 
-    def backward(self, dout: Any) -> Any:
+    def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         self.saved()
         return dout
@@ -46,7 +44,7 @@ class Flatten(Layer):
         self.end_dim = end_dim
 
     def forward(self, x: ArrayLike) -> Array:
-        x = self.input(x)
+        x = self.array(x)
         shape = x.shape or (1,)
         first, last = (d + len(shape) if d < 0 else d for d in (self.start_dim, self.end_dim))
         if not 0 <= first <= last < len(shape):

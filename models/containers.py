@@ -252,7 +252,7 @@ class Unroll(Container):
         s_t = cell(x_t, s_{t-1})        y_t = s_t, or its first part where the state is a tuple (h, c)
         ds_t = dy_t + (ds_t from step t+1),    (dx_t, ds_{t-1}) = dcell(ds_t):    backpropagation through time
 
-    x : (T, N, ...), or (N, T, ...) with batch_first      state : what the cell takes beside x_t; None: nothing
+    x : (T, N, ...), or (N, T, ...) with batch_first      state : what the cell takes beside x_t (None: its first step is called with x_t alone)
     y : the outputs of all the steps, time on the same axis as in x; with return_state: (y, last state)
     The gradient comes back as (dx, dstate), or dx alone when no state was given.
     Werbos 1990, "Backpropagation Through Time: What It Does and How to Do It"
@@ -268,10 +268,10 @@ class Unroll(Container):
 
     @all_or_nothing
     def forward(self, x: ArrayLike, state: Any = None) -> Any:
-        x = np.asarray(x)  # integers are for the cell to understand
+        x = self.array(x)  # integers are for the cell to understand
         axis = int(self.batch_first)
-        if x.ndim <= axis or x.shape[axis] == 0:
-            self.reject(f"x with at least one time step on axis {axis}", x.shape)
+        if x.ndim <= axis:
+            self.reject(f"x with time on axis {axis}", x.shape)
         given = state is not None
         outputs = []
         for x_t in np.moveaxis(x, axis, 0):
