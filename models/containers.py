@@ -252,7 +252,8 @@ class Unroll(Container):
         s_t = cell(x_t, s_{t-1})        y_t = s_t, or its first part where the state is a tuple (h, c)
         ds_t = dy_t + (ds_t from step t+1),    (dx_t, ds_{t-1}) = dcell(ds_t):    backpropagation through time
 
-    x : (T, N, ...), or (N, T, ...) with batch_first      state : what the cell takes beside x_t (None: its first step is called with x_t alone)
+    x : (T, N, ...), or (N, T, ...) with batch_first
+    state : what the cell takes beside x_t; None: at the first step it is called with x_t alone
     y : the outputs of all the steps, time on the same axis as in x; with return_state: (y, last state)
     The gradient comes back as (dx, dstate), or dx alone when no state was given.
     Werbos 1990, "Backpropagation Through Time: What It Does and How to Do It"
