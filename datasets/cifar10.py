@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import tarfile
@@ -118,13 +119,21 @@ def _what_is_missing(root: Path) -> str:
 
 
 def _unpacked(archive: Path) -> dict[str, Data]:
+    """The batches in the archive, read in one pass and without writing anything."""
+    contents = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            files = {Path(member.name).name: member for member in tar if member.isfile()}
-            names = _complete(files)
-            contents = {name: tar.extractfile(files[name]).read() for name in names}  # type: ignore[union-attr]
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                for member in tar:
+                    name = Path(member.name).name
+                    file = tar.extractfile(member) if BATCH.fullmatch(name) or name == TEST else None
+                    if file is not None:
+                        contents[name] = file.read()
+            while stream.read(1 << 20):
+                pass  # the checksum stands at the end of the gzip file, after what a tar reader reads
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive}: cannot be read ({error}); delete it and get it again") from None
+    names = _complete(contents)
     if not names:
-        reject(archive, f"data_batch_1.bin and {TEST} in it", ", ".join(sorted(files)) or "no files")
-    return {name: _records(f"{archive}, {name}", content) for name, content in contents.items()}
+        reject(archive, f"data_batch_1.bin and {TEST} in it", ", ".join(contents) or "neither")
+    return {name: _records(f"{archive}, {name}", contents.pop(name)) for name in names}

@@ -132,7 +132,7 @@ def _hasher(checksum: str) -> Any:
         hasher = hashlib.new(name, usedforsecurity=False)
     except ValueError:
         hasher = None
-    if hasher is None or not re.fullmatch(f"[0-9a-fA-F]{{{2 * hasher.digest_size}}}", digest):
+    if hasher is None or not hasher.digest_size or not re.fullmatch(f"[0-9a-fA-F]{{{2 * hasher.digest_size}}}", digest):
         raise DataError(f'checksum: expected "md5:..." or "sha256:..." in hexadecimal, got {checksum!r}')
     return hasher
 
