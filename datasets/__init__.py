@@ -1,1 +1,24 @@
-"""."""
+"""The bundled digits, readers of the standard files, and generators of small tasks."""
+
+from backhand.datasets.base import Data, DataError, MissingDataError, Splits
+from backhand.datasets.cifar10 import load_cifar10
+from backhand.datasets.digits import load_digits
+from backhand.datasets.download import download
+from backhand.datasets.mnist import load_mnist, read_idx
+from backhand.datasets.split import stratified
+from backhand.datasets.toy import moons, spirals
+
+__all__ = [
+    "Data",
+    "DataError",
+    "MissingDataError",
+    "Splits",
+    "download",
+    "load_cifar10",
+    "load_digits",
+    "load_mnist",
+    "moons",
+    "read_idx",
+    "spirals",
+    "stratified",
+]
