@@ -66,7 +66,7 @@ class GradientReport:
     def __str__(self) -> str:
         lines = [f"{self.layer}: {'gradients agree' if self.ok else 'GRADIENTS DIFFER'} (want < {self.tolerance:.0e})"]
         width = max([len(row.name) for row in self.rows], default=4) + 2
-        shapes = max([len(str(row.shape)) for row in self.rows], default=5) + 2
+        shapes = max([5, *(len(str(row.shape)) for row in self.rows)]) + 2
         heads = f"{'gradient':<{max(width, 10)}}{'shape':<{shapes}}{'rel. error':>10}  {'worst at':<14}"
         lines.append(f"  {heads}{'analytic':>12} {'numeric':>12}  verdict")
         for row in self.rows:

@@ -70,7 +70,8 @@ def plot_history(
     labels : a name for each run
     chance : the value that guessing would have; log(C) is the loss for C classes
 
-    None and NaN are gaps. The first value that is not finite is marked, and named with its step.
+    None and NaN are gaps. The first value that is not finite is marked, and named with its step; in a list None was
+    not measured, in a record it is a NaN that was written as JSON.
     """
     runs = [_after(_read(run), skip) for run in _as_runs(history)]
     names = [metrics] if isinstance(metrics, str) else list(metrics or ["loss"])
@@ -161,13 +162,17 @@ def _read(history: Any) -> _Run:
 
 
 def _records(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Any, Any, Any]]:
-    """(name, unit, x, values, steps) for everything that stands in the records."""
+    """(name, unit, x, values, steps) for every number that stands in the records."""
     for name in {name: None for record in records for name in record if name not in ("epoch", "step")}:
-        rows = [record for record in records if name in record]
+        rows = [record for record in records if isinstance(record.get(name, ""), (int, float, np.number, type(None)))]
+        if not rows:
+            continue  # no number: why training was broken off, say
         steps = [row.get("step") for row in rows]
         epochs = [row.get("epoch") for row in rows]
         unit = "step" if None in epochs else "epoch"
-        yield name, unit, epochs if unit == "epoch" else steps, [row[name] for row in rows], steps
+        # what was not measured is not in a record: None is a NaN that was written as JSON
+        values = [np.nan if row[name] is None else row[name] for row in rows]
+        yield name, unit, epochs if unit == "epoch" else steps, values, steps
 
 
 def _lists(history: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Any, Any]]:
@@ -241,7 +246,9 @@ def _draw_group(ax: Axes, run: _Run, metric: str, smooth: float, best: str | Non
         # what is measured once an epoch is a mean already: only the finest curve is smoothed
         average = smooth > 0 and (curve.per_step or not by_step)
         if curve.per_step or average:
-            faint = ax.plot(curve.x, curve.y, color=colour, linewidth=0.7, alpha=0.4, zorder=1.5)[0]
+            faint = ax.plot(curve.x, curve.y, color=colour, linewidth=0.7, alpha=0.4 if i is None else 0.2, zorder=1.5)[
+                0
+            ]
             if i is None and not average:
                 faint.set_label("each step")
         if (curve.per_step and not average) or (by_step and smooth > 0 and curve.name == metric):
@@ -264,7 +271,8 @@ def _draw_group(ax: Axes, run: _Run, metric: str, smooth: float, best: str | Non
     note = ""
     if mark:
         curve, x, value = mark
-        ring = ax.plot([x], [value], "o", markersize=11, markerfacecolor="none", markeredgecolor="black", zorder=4)[0]
+        edge = "black" if i is None else train
+        ring = ax.plot([x], [value], "o", markersize=11, markerfacecolor="none", markeredgecolor=edge, zorder=4)[0]
         note = f"best epoch {x:g}: {value:.4g}" if curve.name == best else f"at best {best}: {value:.4g}"
         if i is None:
             ring.set_label(note)

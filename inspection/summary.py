@@ -46,6 +46,7 @@ class Summary:
     parameters, trainable : numbers, each counted once; trainable are those with requires_grad
     parameter_bytes : the memory of the parameters, without their gradients
     cached_bytes : the memory that one forward keeps alive until its backward, each array once
+    kept_twice : whether some array is kept by several layers
     """
 
     rows: list[SummaryRow]
@@ -53,6 +54,7 @@ class Summary:
     trainable: int
     parameter_bytes: int
     cached_bytes: int | None
+    kept_twice: bool = False
     show_parameters: bool = False
 
     def __repr__(self) -> str:
@@ -73,6 +75,8 @@ class Summary:
         ]
         width = max(len(value) for _, value in totals)
         tail = [f"{name:<26}{value:>{width}}" for name, value in totals]
+        if self.kept_twice:
+            tail.append("(what several layers keep is counted at the first of them)")
         return "\n".join([aligned[0].rstrip(), rule, *(line.rstrip() for line in aligned[1:]), rule, *tail])
 
     def _lines(self, row: SummaryRow) -> Iterator[tuple[str, str, str, str, str]]:
@@ -110,10 +114,10 @@ def summary(model: Layer, input_shape: Any = None, *, params: bool = False) -> S
             _count(row, layer, arrays)
         rows.append(row)
         layers.append(layer)
-    cached = None
+    cached, twice = None, False
     if input_shape is not None:
         calls = _run(copied, input_shape)
-        bytes_kept = _cached_bytes(copied)
+        bytes_kept, twice = _cached_bytes(copied)
         for row, layer in zip(rows, layers, strict=True):
             row.shape = _shapes(calls.get(id(layer), []))
             row.cached = 0 if row.same_as else bytes_kept.get(id(layer), 0)
@@ -125,6 +129,7 @@ def summary(model: Layer, input_shape: Any = None, *, params: bool = False) -> S
         sum(p.size for p in parameters if p.requires_grad),
         sum(p.data.nbytes for p in parameters),
         cached,
+        twice,
         params,
     )
 
@@ -212,21 +217,25 @@ def _shapes(calls: list[str]) -> str:
     return " | ".join(different) or "?"
 
 
-def _cached_bytes(model: Layer) -> dict[int, int]:
-    """The bytes that each layer keeps and none has kept before it, by the id of the layer.
+def _cached_bytes(model: Layer) -> tuple[dict[int, int], bool]:
+    """The bytes that each layer keeps and none has kept before it, by the id of the layer; and if some keep the same.
 
     What counts is the memory that stays alive: of a view, the array that it looks into. Parameters live anyway.
     """
-    seen = {id(_owner(parameter.data)) for parameter in model.parameters()}
+    parameters = {id(_owner(parameter.data)) for parameter in model.parameters()}
     stacks = [(saved, layer) for layer in model.modules() for saved in vars(layer).get("_stack") or []]
     kept: dict[int, int] = {}
+    first: dict[int, int] = {}  # id of the memory -> id of the layer
+    twice = False
     for saved, layer in sorted(stacks, key=lambda each: each[0].tick):
         for array in _arrays(saved.values):
             owner = _owner(array)
-            if id(owner) not in seen:
-                seen.add(id(owner))
+            if id(owner) in parameters:
+                continue
+            if id(owner) not in first:
                 kept[id(layer)] = kept.get(id(layer), 0) + owner.nbytes
-    return kept
+            twice |= first.setdefault(id(owner), id(layer)) != id(layer)
+    return kept, twice
 
 
 def _owner(array: Array) -> Array:

@@ -127,6 +127,16 @@ def test_what_is_not_finite_is_a_gap_with_a_name(ax):
     assert texts(other) == ["train"]
 
 
+def test_a_run_that_was_read_back_from_json(ax):
+    history = records(1)
+    history.records += [
+        {"step": 6, "epoch": 1.2, "batch_loss": None, "lr": 0.1},
+        {"step": 6, "epoch": 1.2, "error": "the loss is nan"},
+    ]
+    plot_history(history, ax=ax)
+    assert "batch_loss not finite at step 6" in texts(ax)
+
+
 @pytest.mark.parametrize(
     "history",
     [{}, {"loss": []}, SimpleNamespace(records=[]), [], {"loss": [NAN, NAN]}, {"loss": [1.0]}, {"val_loss": [None]}],

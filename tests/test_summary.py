@@ -108,6 +108,7 @@ def test_what_is_shared_counts_once():
 def test_an_array_that_two_layers_keep_is_counted_where_it_is_kept_first():
     table = summary(Sequential(Sigmoid(), Flatten(), Linear(12, 2)), (5, 3, 4))
     assert [row.cached for row in table.rows] == [0, 5 * 12 * 4, 0, 0]  # the Linear keeps a view of Sigmoid's output
+    assert str(table).endswith("counted at the first of them)")
 
 
 def test_what_is_not_known_is_a_question_mark():
