@@ -250,7 +250,7 @@ def _draw_group(ax: Axes, run: _Run, metric: str, smooth: float, best: str | Non
                 0
             ]
             if i is None and not average:
-                faint.set_label("each step")
+                faint.set_label("single batches")
         if (curve.per_step and not average) or (by_step and smooth > 0 and curve.name == metric):
             continue
         marked = _marked(curve.y, 15 if curve.validation else 8 if i is not None else 0)

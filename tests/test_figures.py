@@ -59,7 +59,7 @@ def test_one_run(ax):
     before = copy.deepcopy(history.records)
     assert plot_history(history, chance=np.log(10), ax=ax) is ax
     assert history.records == before
-    train, validation, steps = line(ax, "train"), line(ax, "validation"), line(ax, "each step")
+    train, validation, steps = line(ax, "train"), line(ax, "validation"), line(ax, "single batches")
     np.testing.assert_array_equal(train.get_xydata(), [[1, 2], [2, 1], [3, 2 / 3], [4, 0.5]])
     np.testing.assert_array_equal(validation.get_xydata(), [[1, 5], [2, 2], [3, 1], [4, 2]])
     np.testing.assert_allclose(steps.get_xydata()[:2], [[0.2, 2.3], [0.4, 1.15]])
@@ -79,7 +79,7 @@ def test_labels_of_the_caller_stay(ax):
 
 def test_lists_stand_at_epochs_and_steps_spread_within_them(ax):
     plot_history({"loss": [2.0, 1.0], "val_loss": [3.0, 2.0], "batch_loss": [4.0, 3.0, 2.0, 1.0]}, ax=ax)
-    np.testing.assert_array_equal(line(ax, "each step").get_xdata(), [0.5, 1, 1.5, 2])
+    np.testing.assert_array_equal(line(ax, "single batches").get_xdata(), [0.5, 1, 1.5, 2])
     np.testing.assert_array_equal(line(ax, "validation").get_xdata(), [1, 2])
 
 
@@ -104,7 +104,7 @@ def test_smoothing_has_no_bias_and_keeps_gaps(ax):
 def test_skip_leaves_out_the_first_epochs(ax):
     plot_history(records(), skip=2, ax=ax)
     np.testing.assert_array_equal(line(ax, "train").get_xdata(), [3, 4])
-    assert line(ax, "each step").get_xdata().min() > 2
+    assert line(ax, "single batches").get_xdata().min() > 2
 
 
 def test_accuracy_is_marked_where_the_loss_was_best(ax):
@@ -118,7 +118,7 @@ def test_accuracy_is_marked_where_the_loss_was_best(ax):
 def test_what_is_not_finite_is_a_gap_with_a_name(ax):
     plot_history(records(nan_from=7), ax=ax)
     assert line(ax, "batch_loss not finite at step 7").get_xdata()[0] == pytest.approx(7 / 5)
-    assert np.isnan(line(ax, "each step").get_ydata()[6:]).all()
+    assert np.isnan(line(ax, "single batches").get_ydata()[6:]).all()
     other = plot_history({"loss": [1.0, float("inf"), None, 2.0]}, ax=Figure().subplots())
     assert "loss not finite at epoch 2" in texts(other)
     np.testing.assert_array_equal(line(other, "train").get_ydata(), [1, NAN, NAN, 2])
