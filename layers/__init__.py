@@ -2,6 +2,7 @@
 
 from backhand.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from backhand.layers.base import Layer, LayerError, Parameter
+from backhand.layers.dropout import Dropout
 from backhand.layers.gates import (
     Add,
     AddConstant,
@@ -14,17 +15,23 @@ from backhand.layers.gates import (
     Reciprocal,
 )
 from backhand.layers.linear import Linear
+from backhand.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
 from backhand.layers.shape import Flatten, Identity
 
 __all__ = [
     "Add",
     "AddConstant",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Copy",
+    "Dropout",
     "Exp",
     "Flatten",
     "Identity",
     "Layer",
     "LayerError",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Max",

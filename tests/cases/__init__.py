@@ -75,11 +75,11 @@ class Case:
 
 
 def spread_parameters(layer: Layer) -> None:
-    """Move parameters away from 0 and 1: weights of 1 and biases of 0 hide a backward that forgets them."""
+    """Move parameters and float buffers away from 0 and 1, which hide a backward that forgets them."""
     rng = np.random.default_rng(7)
-    for parameter in layer.parameters():
-        if np.ptp(parameter.data) == 0:
-            parameter.data += rng.uniform(0.1, 0.5, parameter.shape)
+    for array in [p.data for p in layer.parameters()] + [b for _, b in layer.named_buffers()]:
+        if array.dtype.kind == "f" and np.ptp(array) == 0:
+            array += rng.uniform(0.1, 0.5, array.shape)
 
 
 def grid(cls: type[Layer], inputs: Any, *args: Any, **choices: list[Any]) -> Iterator[Case]:

@@ -1,0 +1,66 @@
+"""Normalizations."""
+
+import numpy as np
+
+from backhand.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
+from tests.cases import Case, grid
+
+IMAGES = (4, 3, 2, 5)
+BATCHES = [
+    (BatchNorm1d, (5, 3)),
+    (BatchNorm1d, (4, 3, 2)),
+    (BatchNorm2d, IMAGES),
+    (BatchNorm3d, (2, 3, 2, 3, 2)),
+]
+# One sample is enough where the channels have axes of their own; two values are the fewest.
+SMALL = [(BatchNorm1d, (2, 3)), (BatchNorm1d, (1, 3, 2)), (BatchNorm2d, (1, 3, 2, 1)), (BatchNorm3d, (1, 3, 1, 1, 2))]
+
+CASES = [
+    *(Case(cls, (3,), [shape]) for cls, shape in BATCHES),
+    *(Case(cls, (3,), [shape], eval=True) for cls, shape in BATCHES),
+    Case(BatchNorm1d, (3,), [(5, 3)], kwargs={"momentum": None, "eps": 0.1}),
+    Case(BatchNorm2d, (3,), [IMAGES], kwargs={"affine": False}),
+    Case(BatchNorm2d, (3,), [IMAGES], kwargs={"bias": False}),
+    Case(BatchNorm2d, (3,), [IMAGES], eval=True, kwargs={"affine": False}),
+    Case(BatchNorm2d, (3,), [IMAGES], eval=True, kwargs={"track_running_stats": False}),
+    Case(LayerNorm, (4,), [(2, 3, 4)]),
+    Case(LayerNorm, (4,), [(4,)]),
+    Case(LayerNorm, ((3, 4),), [(2, 3, 4)]),
+    Case(LayerNorm, (4,), [(3, 4)], eval=True),
+    Case(LayerNorm, (4,), [(3, 4)], kwargs={"bias": False}),
+    Case(LayerNorm, (4,), [(3, 4)], kwargs={"elementwise_affine": False}),
+]
+
+GRID = [
+    *(
+        Case(cls, (3,), [shape], eval=evaluate, kwargs={**case.kwargs})
+        for cls, shape in BATCHES
+        for evaluate in (False, True)
+        for case in grid(
+            cls,
+            [],
+            eps=[1e-5, 0.3],
+            momentum=[0.1, None, 0.0, 1.0],
+            affine=[True, False],
+            track_running_stats=[True, False],
+        )
+    ),
+    *(Case(cls, (3,), [shape], kwargs={"bias": False}) for cls, shape in BATCHES),
+    *(Case(cls, (3,), [shape]) for cls, shape in SMALL),
+    *(Case(cls, (3,), [shape], eval=True) for cls, shape in SMALL),
+    Case(BatchNorm1d, (1,), [(3, 1)]),
+    Case(BatchNorm1d, (3,), [(1, 3)], eval=True),
+    Case(BatchNorm2d, (3,), [np.full(IMAGES, 2.5)]),  # a variance of 0
+    *grid(
+        LayerNorm,
+        [(2, 3, 4)],
+        4,
+        eps=[1e-5, 0.0, 0.3],
+        elementwise_affine=[True, False],
+        bias=[True, False],
+    ),
+    *(Case(LayerNorm, (4,), [shape]) for shape in [(4,), (1, 4), (2, 1, 3, 4), (2, 3, 1, 2, 4)]),
+    *(Case(LayerNorm, (sizes,), [(2, 3, 4)]) for sizes in [(4,), [4], (3, 4), (2, 3, 4)]),
+    Case(LayerNorm, (1,), [(3, 1)]),  # every xhat is 0
+    Case(LayerNorm, (5,), [np.full((2, 5), -3.0)]),
+]
