@@ -36,7 +36,8 @@ class Loss(Layer):
         if self.reduction == "none":
             return losses
         total = losses.sum()
-        return float(total / self._divisor(losses.size, count))
+        with np.errstate(divide="ignore", invalid="ignore"):  # nothing counts: the mean of nothing is nan
+            return float(total / self._divisor(losses.size, count))
 
     def save(self, *values: Any, out: Any = None, count: float | None = None) -> None:
         """Push what backward will need; `out` are the losses before the reduction, `count` as in `reduce`."""
@@ -55,7 +56,8 @@ class Loss(Layer):
         if gradient.shape not in ((), wanted):
             self.reject(f"dout of shape {wanted}", gradient.shape)
         divisor = self._divisor(int(np.prod(shape)), top.values[-1])
-        return np.broadcast_to((gradient / divisor).astype(dtype), shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.broadcast_to((gradient / divisor).astype(dtype), shape)
 
     def _divisor(self, size: int, count: float | None) -> float:
         if self.reduction in ("none", "sum"):

@@ -1,0 +1,307 @@
+"""Losses over classes: a score for each class against the one class, or the probabilities, that it should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from backhand.layers.activations import log_softmax, sigmoid
+from backhand.layers.base import Array, whole, within
+from backhand.losses.base import Loss
+
+
+class _OverClasses(Loss):
+    """What losses over classes share: the class axis, the labels, and a weight for each class."""
+
+    buffer_names = ("weight",)
+
+    def __init__(self, weight: ArrayLike | None, reduction: str, ignore_index: int | None = None) -> None:
+        super().__init__(reduction=reduction)
+        self.weight = weights(self, "weight", weight)
+        if self.weight is not None and self.weight.ndim != 1:
+            raise ValueError(f"{type(self).__name__}: expected one weight for each class, got {self.weight.shape}")
+        if ignore_index is not None:
+            self.ignore_index = whole(self, "ignore_index", ignore_index, least=-(2**63))
+
+    def scores(self, x: ArrayLike) -> tuple[Array, int]:
+        """x as a float array, and its class axis: the second one, or the only one."""
+        x = self.input(x)
+        if x.ndim == 0:
+            self.reject("x of shape (C,) or (N, C, ...)", x.shape)
+        axis = min(x.ndim - 1, 1)
+        if self.weight is not None and self.weight.size != x.shape[axis]:
+            self.reject(f"x with {self.weight.size} classes, one for each weight, along axis {axis}", x.shape)
+        return x, axis
+
+    def labels(self, x: Array, axis: int, target: Any, otherwise: str = "") -> tuple[tuple[Array, ...], Array, Array]:
+        """What the labels say, once they are known to be labels of x.
+
+        index : picks, at each position, the entry of x that belongs to the label
+        valid : False where the label is ignore_index (index then picks class 0)
+        importance : the weight of the label's class; 0 where it is ignored
+        """
+        target = np.asarray(target)
+        shape = x.shape[:axis] + x.shape[axis + 1 :]
+        if target.shape != shape or target.dtype.kind not in "iu":
+            self.reject(f"integer labels of shape {shape}{otherwise}", f"{target.dtype} of shape {target.shape}")
+        ignored = getattr(self, "ignore_index", None)
+        valid = np.ones(shape, np.bool_) if ignored is None else np.asarray(target != ignored)
+        classes = x.shape[axis]
+        wrong = valid & ((target < 0) | (target >= classes))
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            apart = "" if ignored is None else f" (or ignore_index, {ignored})"
+            self.reject(f"labels from 0 to {classes - 1}{apart}", f"{int(target[where])} at {list(where)}")
+        labels = np.where(valid, target, 0).astype(np.intp)
+        index = at(labels, axis)
+        importance = valid.astype(x.dtype)
+        if self.weight is not None:
+            importance *= self.weight.astype(x.dtype)[labels]
+        return index, valid, importance
+
+
+class CrossEntropyLoss(_OverClasses):
+    """The surprise at the true class, when the scores are turned into probabilities by a softmax.
+
+        l = -weight_t log p_t,    p = softmax(x),    t the label        dx = dl * weight_t * (p - onehot(t))
+
+    and in general, for any target q with one number for each class:
+
+        l = -sum_c a_c log p_c,    a = weight * q        dx = dl * (p * sum(a) - a)
+
+    x : (C,) or (N, C) or (N, C, d1, ...)
+    target : integer labels of shape () or (N,) or (N, d1, ...), or floats q of x's shape
+    weight : (C,), one for each class; a buffer
+    ignore_index : a label that says "none": there l and dx are 0, and "mean" does not count it
+    label_smoothing : s mixes the target with the uniform one, q = (1 - s) onehot(t) + s / C
+
+    Why softmax minus onehot: d log p_c / dx_k = [c = k] - p_k, so raising one score raises its own log-probability
+    by 1 and lowers all of them by p_k. Summed with -a_c this is p_k sum(a) - a_k; the exp and the log have
+    cancelled, and what is left is the error in the probabilities, between -1 and 1 at any logits.
+
+    "mean" divides by the summed weight_t of the labels, for probabilities by their number. If that is 0 (all of
+    them ignored), the mean is nan, as in torch: there is no loss to report. dx is 0 where a label is ignored.
+    Label smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(weight, reduction, ignore_index)
+        self.label_smoothing = within(self, "label_smoothing", label_smoothing, 0, 1)
+
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, axis = self.scores(x)
+        target = np.asarray(target)
+        if target.shape == x.shape and target.dtype.kind == "f":
+            return self._against_probabilities(x, axis, target)
+        s, share = self.label_smoothing, self._share(x, axis)
+        index, valid, importance = self.labels(x, axis, target, f", or probabilities as floats of shape {x.shape}")
+        logp = log_softmax(x, axis)
+        losses = (s - 1) * importance * np.where(valid, logp[index], 0)
+        if s:
+            losses = np.where(valid, losses - (logp * share).sum(axis), 0)
+        losses = np.asarray(losses, x.dtype)
+        count = importance.sum()
+        self.save(logp, axis, (index, valid, importance), None, out=losses, count=count)
+        return self.reduce(losses, count)
+
+    def _against_probabilities(self, x: Array, axis: int, target: Array) -> Any:
+        if self.ignore_index >= 0:
+            self.reject("integer labels, the only ones that ignore_index can be compared with", "probabilities")
+        a = target.astype(x.dtype) * (1 - self.label_smoothing)
+        if self.weight is not None:
+            a *= along(self.weight.astype(x.dtype), axis, x.ndim)
+        a += self._share(x, axis)
+        logp = log_softmax(x, axis)
+        losses = np.asarray(-(a * logp).sum(axis), x.dtype)
+        self.save(logp, axis, None, a, out=losses)
+        return self.reduce(losses)
+
+    def _share(self, x: Array, axis: int) -> Array:
+        """What smoothing gives every class, s / C times its weight, so that it broadcasts against x."""
+        weight = np.ones(x.shape[axis], x.dtype) if self.weight is None else self.weight.astype(x.dtype)
+        return along(weight * x.dtype.type(self.label_smoothing / weight.size), axis, x.ndim)
+
+    def backward(self, dout: Any = None) -> Array:
+        dl = self.upstream(dout)
+        logp, axis, labelled, a = self.saved()
+        dx = np.exp(logp)  # p
+        if labelled is None:
+            dx *= a.sum(axis, keepdims=True)
+            dx -= a
+            dx *= np.expand_dims(dl, axis)
+            return dx
+        # a = (1 - s) weight_t onehot + share, never formed: most of it is zeros
+        index, valid, importance = labelled
+        dl = np.where(valid, dl, 0)  # where all are ignored, dl is 1/0
+        own = (1 - self.label_smoothing) * importance
+        share = self._share(logp, axis)
+        dx *= np.expand_dims(own + valid * share.sum(dtype=dx.dtype), axis)
+        dx[index] -= own
+        if self.label_smoothing:
+            dx -= share  # where ignored, dl makes it 0
+        dx *= np.expand_dims(dl, axis)
+        return dx
+
+
+class NLLLoss(_OverClasses):
+    """The negative of the log-probability of the true class; after a LogSoftmax this is CrossEntropyLoss.
+
+        l = -weight_t x_t        dx = -dl * weight_t onehot(t)
+
+    x : log-probabilities, (C,) or (N, C) or (N, C, d1, ...)      target : labels, () or (N,) or (N, d1, ...)
+    weight, ignore_index : as in CrossEntropyLoss; "mean" divides by the summed weight_t (nan where that is 0)
+    """
+
+    def __init__(self, weight: ArrayLike | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(weight, reduction, ignore_index)
+
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, axis = self.scores(x)
+        index, valid, importance = self.labels(x, axis, target)
+        losses = np.asarray(-importance * np.where(valid, x[index], 0), x.dtype)
+        count = importance.sum()
+        self.save(x.shape, index, valid, importance, out=losses, count=count)
+        return self.reduce(losses, count)
+
+    def backward(self, dout: Any = None) -> Array:
+        dl = self.upstream(dout)
+        shape, index, valid, importance = self.saved()
+        dx = np.zeros(shape, dl.dtype)
+        dx[index] = np.where(valid, -importance * dl, 0)
+        return dx
+
+
+class MultiMarginLoss(_OverClasses):
+    """The hinge of the multi-class support vector machine: the true score should lead every other by a margin.
+
+        l = weight_t / C * sum over c != t of h_c^p,    h_c = max(0, margin - x_t + x_c)
+        dx_c = dl * weight_t / C * p h_c^(p-1) where h_c > 0,    dx_t = -(the sum of all these)
+
+    x : (C,) or (N, C)      target : integer labels, () or (N,)      weight : (C,), a buffer
+    p : 1 or 2
+
+    Every class inside the margin pulls on its own score and, by the same amount, on the true one: dx sums to 0.
+    Crammer & Singer 2001, "On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines"
+    """
+
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
+    ) -> None:
+        super().__init__(weight, reduction)
+        if p not in (1, 2):
+            raise ValueError(f"{type(self).__name__}: expected p to be 1 or 2, got {p!r}")
+        self.p = p
+        self.margin = within(self, "margin", margin, -np.inf, np.inf)
+
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, axis = self.scores(x)
+        if x.ndim > 2:
+            self.reject("x of shape (C,) or (N, C)", x.shape)
+        index, _, importance = self.labels(x, axis, target)
+        hinge = np.maximum(x - np.expand_dims(x[index], axis) + x.dtype.type(self.margin), 0)
+        hinge[index] = 0
+        scale = importance / x.shape[axis]
+        losses = np.asarray(scale * (hinge**self.p).sum(axis), x.dtype)
+        self.save(hinge, axis, index, scale, out=losses)
+        return self.reduce(losses)
+
+    def backward(self, dout: Any = None) -> Array:
+        dl = self.upstream(dout)
+        hinge, axis, index, scale = self.saved()
+        dx = (hinge > 0).astype(hinge.dtype) if self.p == 1 else 2 * hinge
+        dx *= np.expand_dims(dl * scale, axis)
+        dx[index] = -dx.sum(axis)
+        return dx
+
+
+class BCEWithLogitsLoss(Loss):
+    """The surprise at a yes or no, when the score is turned into a probability by a sigmoid.
+
+        l = -weight (pos_weight y log p + (1 - y) log(1 - p)),    p = sigmoid(x)
+        dx = dl * weight * ((1 - y) p - pos_weight y (1 - p)),    without weights: dl * (p - y)
+
+    x, target y : one shape, any; y between 0 (no) and 1 (yes)
+    weight, pos_weight : broadcast against x; pos_weight says how much more a yes counts than a no; buffers
+
+    From d log p / dx = 1 - p and d log(1 - p) / dx = -p: as with softmax, exp and log cancel, and the error in the
+    probability is left. Computed from log(1 - p) = log p - x and log p = min(x, 0) - log(1 + exp(-|x|)), which
+    cannot overflow.
+    """
+
+    buffer_names = ("weight", "pos_weight")
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        reduction: str = "mean",
+        pos_weight: ArrayLike | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.weight = weights(self, "weight", weight)
+        self.pos_weight = weights(self, "pos_weight", pos_weight)
+
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, y = self.pair(x, target)
+        weight, pos_weight = self._weights(x)
+        # l = (1 - y) x - (1 + (pos_weight - 1) y) log p
+        factor = 1 + (pos_weight - 1) * y
+        losses = weight * ((1 - y) * x - factor * (np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))))
+        losses = np.asarray(losses, x.dtype)
+        self.save(x, y, out=losses)
+        return self.reduce(losses)
+
+    def backward(self, dout: Any = None) -> Array:
+        dl = self.upstream(dout)
+        x, y = self.saved()
+        weight, pos_weight = self._weights(x)
+        p = sigmoid(x)
+        return np.asarray(dl * weight * ((1 - y) * p - pos_weight * y * (1 - p)), x.dtype)
+
+    def _weights(self, x: Array) -> list[Array]:
+        """Weight and pos_weight in x's dtype, 1 where there is none."""
+        both = []
+        for name in self.buffer_names:
+            weight = getattr(self, name)
+            weight = np.ones((), x.dtype) if weight is None else weight.astype(x.dtype, copy=False)
+            # to x's shape, not only with it: the losses keep the shape of x
+            sizes = zip(weight.shape[::-1], x.shape[::-1], strict=False)
+            if weight.ndim > x.ndim or any(n not in (1, m) for n, m in sizes):
+                self.reject(f"x that {name} of shape {weight.shape} broadcasts to", x.shape)
+            both.append(weight)
+        return both
+
+
+# ---------------------------------------------------------------------- shared
+
+
+def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
+    """A copy of the weights as a float array (float32 unless they are an array of another float), or None."""
+    if value is None:
+        return None
+    array = np.array(value)
+    if array.dtype.kind not in "fiu" or array.size == 0:
+        raise ValueError(f"{type(loss).__name__}: expected {name} to be numbers, got {value!r}")
+    return array if isinstance(value, np.ndarray) and array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def at(labels: Array, axis: int) -> tuple[Array, ...]:
+    """The index that picks, at every position, the entry that `labels` names along `axis`."""
+    ones = [(1,) * (labels.ndim - 1 - i) for i in range(labels.ndim)]
+    index = [np.arange(n).reshape(-1, *after) for n, after in zip(labels.shape, ones, strict=True)]
+    index.insert(axis, labels)
+    return tuple(index)
+
+
+def along(values: Array, axis: int, ndim: int) -> Array:
+    """A vector as a view that lies along one axis of `ndim`."""
+    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
