@@ -176,7 +176,7 @@ class NLLLoss(_OverClasses):
         dl = self.upstream(dout)
         shape, index, valid, importance = self.saved()
         dx = np.zeros(shape, dl.dtype)
-        dx[index] = np.where(valid, -importance * dl, 0)
+        dx[index] = -importance * np.where(valid, dl, 0)  # where all are ignored, dl is 1/0
         return dx
 
 

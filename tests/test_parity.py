@@ -5,7 +5,7 @@ import pytest
 from tests.cases import families
 from tests.conftest import need
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]  # torch's warnings are torch's
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::UserWarning")]  # those are torch's
 torch = need("torch")
 
 from tests import parity  # noqa: E402  (needs torch)
