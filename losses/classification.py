@@ -102,12 +102,12 @@ class CrossEntropyLoss(_OverClasses):
         target = np.asarray(target)
         if target.shape == x.shape and target.dtype.kind == "f":
             return self._against_probabilities(x, axis, target)
-        s, share = self.label_smoothing, self._share(x, axis)
+        s = self.label_smoothing
         index, valid, importance = self.labels(x, axis, target, f", or probabilities as floats of shape {x.shape}")
         logp = log_softmax(x, axis)
         losses = (s - 1) * importance * np.where(valid, logp[index], 0)
         if s:
-            losses = np.where(valid, losses - (logp * share).sum(axis), 0)
+            losses = np.where(valid, losses - (logp * self._share(x, axis)).sum(axis), 0)
         losses = np.asarray(losses, x.dtype)
         count = importance.sum()
         self.save(logp, axis, (index, valid, importance), None, out=losses, count=count)
@@ -143,12 +143,14 @@ class CrossEntropyLoss(_OverClasses):
         index, valid, importance = labelled
         dl = np.where(valid, dl, 0)  # where all are ignored, dl is 1/0
         own = (1 - self.label_smoothing) * importance
-        share = self._share(logp, axis)
-        dx *= np.expand_dims(own + valid * share.sum(dtype=dx.dtype), axis)
-        dx[index] -= own
         if self.label_smoothing:
-            dx -= share  # where ignored, dl makes it 0
-        dx *= np.expand_dims(dl, axis)
+            share = self._share(logp, axis)
+            dx *= np.expand_dims(own + share.sum(), axis)
+            dx -= share
+        else:
+            dx *= np.expand_dims(own, axis)
+        dx[index] -= own
+        dx *= np.expand_dims(dl, axis)  # 0 where ignored
         return dx
 
 
