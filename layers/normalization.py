@@ -70,9 +70,11 @@ class _BatchNorm(Layer):
         of_batch = self._uses_batch()
         if of_batch:
             mean, centred, var = centre(x, axes)
-            self._track(mean, var, x.size // self.num_features)
+            if self.track_running_stats and self.running_mean is not None:
+                self._track(mean, var, x.size // self.num_features)
         else:
-            mean, var = per_channel(self.running_mean, x), per_channel(self.running_var, x)
+            # a copy: the mean is kept for backward, and the next training forward moves the buffer
+            mean, var = per_channel(self.running_mean.copy(), x), per_channel(self.running_var, x)
             centred = x - mean
         rstd = 1 / np.sqrt(var + self.eps)
         y = centred
@@ -97,11 +99,11 @@ class _BatchNorm(Layer):
         return standardize_backward(dout, xhat, scale, axes) if of_batch else dout * scale
 
     def _uses_batch(self) -> bool:
+        """Whether the statistics are the batch's own: in training, and wherever there are no others."""
         return self.training or self.running_mean is None
 
     def _track(self, mean: Array, var: Array, n: int) -> None:
-        if not (self.training and self.track_running_stats) or self.running_mean is None:
-            return
+        """Move the running statistics towards those of this batch, in place."""
         self.num_batches_tracked += 1
         new = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         for running, of_batch in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):

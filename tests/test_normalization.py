@@ -178,9 +178,32 @@ def test_training_between_forward_and_backward_does_not_mix_the_modes():
     np.testing.assert_array_equal(bn.backward(dout), wanted)
 
 
+def test_a_training_forward_does_not_reach_back_to_an_eval_forward():
+    bn, x, dout = BatchNorm1d(3, dtype=np.float64).eval(caching=True), normal(5, 3), normal(5, 3, seed=1)
+    bn(x)
+    bn.backward(dout)
+    wanted = bn.weight.grad.copy()
+    bn.zero_grad()
+    bn(x)
+    bn.train()(100 + x)
+    bn.backward(0 * dout)
+    bn.backward(dout)
+    np.testing.assert_allclose(bn.weight.grad, wanted)
+
+
 def test_without_statistics_the_batch_serves_in_eval_too():
     bn, x = BatchNorm1d(3, track_running_stats=False), normal(5, 3, dtype=np.float32)
     np.testing.assert_array_equal(bn.eval()(x), bn.train()(x))
+
+
+def test_switching_the_tracking_off_later_freezes_the_statistics():
+    bn, x = BatchNorm1d(3), normal(5, 3, dtype=np.float32)
+    bn(x)
+    before = state(bn)
+    bn.track_running_stats = False
+    np.testing.assert_array_equal(bn(2 * x), BatchNorm1d(3)(2 * x))
+    assert state(bn) == before
+    assert (bn.eval()(x) != BatchNorm1d(3)(x)).any()  # as in torch, what there is still serves in eval
 
 
 @pytest.mark.parametrize("evaluate", [False, True])

@@ -68,7 +68,7 @@ class Case:
         return tuple(_fill(rng, spec) for spec in self.inputs)
 
     def __str__(self) -> str:
-        arguments = [] if callable(self.args) else [repr(a) for a in self.args]
+        arguments = [] if callable(self.args) else [_brief(a) for a in self.args]
         arguments += [f"{k}={_brief(v)}" for k, v in self.kwargs.items()]
         shapes = ",".join(_brief(spec) for spec in self.inputs)
         return f"{self.cls.__name__}({','.join(arguments)})-{shapes}{'-eval' if self.eval else ''}".replace(" ", "")
