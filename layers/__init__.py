@@ -1,7 +1,9 @@
 """The atoms: one idea per file, forward and backward side by side. The import list is the registry."""
 
 from backhand.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from backhand.layers.adaptive import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d
 from backhand.layers.base import Layer, LayerError, Parameter
+from backhand.layers.conv import Conv1d, Conv2d, Conv3d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gates import (
     Add,
@@ -16,14 +18,24 @@ from backhand.layers.gates import (
 )
 from backhand.layers.linear import Linear
 from backhand.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
+from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from backhand.layers.shape import Flatten, Identity
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
     "Add",
     "AddConstant",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
     "Copy",
     "Dropout",
     "Exp",
@@ -35,6 +47,9 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "Max",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Multiply",
     "MultiplyConstant",
     "Negate",

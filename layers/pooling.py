@@ -1,0 +1,312 @@
+"""Pooling: every window of an image becomes one number, its maximum or its mean.
+
+There are no parameters, so the backward only says where the upstream goes: all of it to the largest, or an equal
+share to each. Both walk over the elements of the window, not over the windows: one whole-array operation for each,
+in whatever memory order the image has.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from backhand.layers.base import Array, Layer, whole_tuple
+from backhand.layers.windows import Index, Sizes, Windows, check_image, each
+
+IntOrTuple = int | tuple[int, ...]
+
+
+class _PoolNd(Layer):
+    """The arguments and the geometry of sliding windows; `axes` is the number of spatial axes."""
+
+    axes: int
+    kernel_size: IntOrTuple
+    stride: IntOrTuple
+    padding: IntOrTuple
+    dilation: IntOrTuple = 1
+    ceil_mode: bool
+
+    def _set(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
+        stride = kernel_size if stride is None else stride
+        kernel = whole_tuple(self, "kernel_size", kernel_size, self.axes)
+        whole_tuple(self, "stride", stride, self.axes)
+        pads = whole_tuple(self, "padding", padding, self.axes, least=0)
+        whole_tuple(self, "dilation", dilation, self.axes)
+        if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__}: expected padding of at most half of kernel_size={kernel_size}, got {padding!r}"
+            )
+        self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
+
+    def _windows(self) -> Windows:
+        return Windows(each(self.kernel_size, self.axes), each(self.stride, self.axes), each(self.dilation, self.axes))
+
+    def _pads(self) -> Sizes:
+        return each(self.padding, self.axes)
+
+    def _outputs(self, x: Array) -> Sizes:
+        """The spatial shape of y, or the error that says why there is none."""
+        check_image(self, x, self.axes)
+        return self._windows().outputs(self, x.shape, tuple((p, p) for p in self._pads()), self.ceil_mode)
+
+
+class _MaxPoolNd(_PoolNd):
+    """The largest element of every window.
+
+        y[o] = max over k of x[o s + k d - p]        dx = dout at the largest element, 0 elsewhere
+
+    Where windows overlap, an element that is the largest of several gets the sum of their upstreams. Among equals
+    the first one wins. Padding never wins: it is left out. NaN counts as the largest of all.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple | None = None,
+        padding: IntOrTuple = 0,
+        dilation: IntOrTuple = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+    ) -> None:
+        self._set(kernel_size, stride, padding, dilation, ceil_mode)
+        self.dilation = dilation
+        self.return_indices = return_indices
+
+    def forward(self, x: ArrayLike) -> Any:
+        x = self.input(x)
+        outputs = self._outputs(x)
+        sizes = x.shape[-self.axes :]
+        self._check_filled(x.shape, outputs)
+        y = np.full_like(x, -np.inf, shape=(*x.shape[: -self.axes], *outputs))
+        meetings = self._meetings(sizes, outputs)
+        winner = np.zeros_like(y, dtype=np.min_scalar_type(len(meetings)))
+        for turn, (to, at) in enumerate(meetings):
+            best, candidate, last = y[to], x[at], winner[to]
+            # turns only grow, so the maximum is the latest; several times as fast as writing where a mask is true
+            np.maximum(last, (candidate >= best) * winner.dtype.type(turn), out=last)
+            np.maximum(best, candidate, out=best)
+        if np.isnan(y).any():  # nothing is >= NaN; of several, torch has the last one win
+            for turn, (to, at) in reversed(list(enumerate(meetings))):
+                np.copyto(winner[to], turn, where=np.isnan(x[at]))
+        result = (y, self._flat_index(winner, sizes)) if self.return_indices else y
+        self.save(winner, x.shape, out=result)
+        return result
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        winner, shape = self.saved()
+        if self.return_indices:
+            dout = dout[0]
+        dx = np.zeros_like(winner, dtype=dout.dtype, shape=shape)
+        for turn, (to, at) in enumerate(self._meetings(shape[-self.axes :], winner.shape[-self.axes :])):
+            dx[at] += dout[to] * (winner[to] == turn)
+        return dx
+
+    def _meetings(self, sizes: Sizes, outputs: Sizes) -> list[tuple[Index, Index]]:
+        """The elements of the window from the last to the first: with >=, the first of equals is the last to win.
+
+        What is kept of each window is the turn, in this order, at which its winner came.
+        """
+        return list(self._windows().meetings(sizes, outputs, self._pads()))[::-1]
+
+    def _check_filled(self, shape: Sizes, outputs: Sizes) -> None:
+        """With a dilation, a small x may fall between the elements of a padded window; that has no maximum."""
+        w = self._windows()
+        for size, count, k, s, d, p in zip(
+            shape[-self.axes :], outputs, w.kernel, w.stride, w.dilation, self._pads(), strict=True
+        ):
+            if d > 1 and p:
+                at = np.arange(count)[:, None] * s + np.arange(k) * d - p
+                if not ((at >= 0) & (at < size)).any(axis=1).all():
+                    self.reject("x with an element in every window", f"{shape}, where one holds only padding")
+
+    def _flat_index(self, winner: Array, sizes: Sizes) -> Array:
+        """Where in the flattened spatial plane the winners stand."""
+        w = self._windows()
+        plane = [int(np.prod(sizes[axis + 1 :])) for axis in range(self.axes)]
+        inner = [np.arange(k) * d * m for k, d, m in zip(w.kernel, w.dilation, plane, strict=True)]
+        starts = [
+            (np.arange(count) * s - p) * m
+            for count, s, p, m in zip(winner.shape[-self.axes :], w.stride, self._pads(), plane, strict=True)
+        ]
+        by_turn = _outer(np.add, inner).reshape(-1)[::-1]
+        return by_turn[winner] + _outer(np.add, starts)
+
+
+class _AvgPoolNd(_PoolNd):
+    """The mean of every window.
+
+        y[o] = 1/n[o] sum over k of x[o s + k - p]        dx[o s + k - p] += dout[o] / n[o]
+
+    n is the number of elements in the window: those of the padding are counted with `count_include_pad`, and what
+    hangs over the end of the padding (with `ceil_mode`) never is.
+    """
+
+    divisor_override: int | None = None
+
+    def __init__(
+        self,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple | None = None,
+        padding: IntOrTuple = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        self._set(kernel_size, stride, padding, 1, ceil_mode)
+        self.count_include_pad = count_include_pad
+
+    def _set_divisor(self, divisor: int | None) -> None:
+        if divisor is not None and (type(divisor) is bool or not isinstance(divisor, (int, np.integer)) or not divisor):
+            raise ValueError(
+                f"{type(self).__name__}: expected divisor_override to be an integer other than 0, got {divisor!r}"
+            )
+        self.divisor_override = divisor
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x)
+        outputs = self._outputs(x)
+        sizes = x.shape[-self.axes :]
+        y = np.zeros_like(x, shape=(*x.shape[: -self.axes], *outputs))
+        for to, at in self._windows().meetings(sizes, outputs, self._pads()):
+            y[to] += x[at]
+        y /= self._counts(sizes, outputs).astype(x.dtype)
+        self.save(x.shape, out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        (shape,) = self.saved()
+        sizes, outputs = shape[-self.axes :], dout.shape[-self.axes :]
+        share = dout / self._counts(sizes, outputs).astype(dout.dtype)
+        dx = np.zeros_like(share, shape=shape)
+        for to, at in self._windows().meetings(sizes, outputs, self._pads()):
+            dx[at] += share[to]
+        return dx
+
+    def _counts(self, sizes: Sizes, outputs: Sizes) -> Array:
+        """n for every output: a product of one count along each axis."""
+        if self.divisor_override is not None:
+            return np.array(self.divisor_override)
+        w = self._windows()
+        counts = []
+        for size, count, k, s, p in zip(sizes, outputs, w.kernel, w.stride, self._pads(), strict=True):
+            margin = p if self.count_include_pad else 0
+            starts = np.arange(count) * s - p
+            counts.append(np.minimum(starts + k, size + margin) - np.maximum(starts, -margin))
+        return _outer(np.multiply, counts)
+
+
+class MaxPool1d(_MaxPoolNd):
+    """The largest element of every window: max-pooling of sequences.
+
+        y[o] = max over k of x[o stride + k dilation - padding]        dx = dout at the largest element
+
+    x : (N, C, L) or (C, L)      y : (N, C, L_out), or without N
+    stride : by default kernel_size, so that windows stand side by side
+    return_indices : also return where in the (flattened) plane each maximum was found; then y is a tuple of two
+    ceil_mode : let the last window hang over the end
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool1d.html
+    """
+
+    axes = 1
+
+
+class MaxPool2d(_MaxPoolNd):
+    """The largest element of every window: max-pooling of images.
+
+        y[o] = max over k of x[o stride + k dilation - padding]        dx = dout at the largest element
+
+    x : (N, C, H, W) or (C, H, W)      y : (N, C, H_out, W_out), or without N
+    all arguments as in `MaxPool1d`, one number or one for each axis
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
+    """
+
+    axes = 2
+
+
+class MaxPool3d(_MaxPoolNd):
+    """The largest element of every window: max-pooling of volumes.
+
+        y[o] = max over k of x[o stride + k dilation - padding]        dx = dout at the largest element
+
+    x : (N, C, D, H, W) or (C, D, H, W)      y : (N, C, D_out, H_out, W_out), or without N
+    all arguments as in `MaxPool1d`, one number or one for each axis
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool3d.html
+    """
+
+    axes = 3
+
+
+class AvgPool1d(_AvgPoolNd):
+    """The mean of every window: average-pooling of sequences.
+
+        y[o] = 1/n[o] sum over k of x[o stride + k - padding]        dx = dout / n, to every element of the window
+
+    x : (N, C, L) or (C, L)      y : (N, C, L_out), or without N
+    stride : by default kernel_size, so that windows stand side by side
+    ceil_mode : let the last window hang over the end
+    count_include_pad : whether the zeros of the padding count in n
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool1d.html
+    """
+
+    axes = 1
+
+
+class AvgPool2d(_AvgPoolNd):
+    """The mean of every window: average-pooling of images.
+
+        y[o] = 1/n[o] sum over k of x[o stride + k - padding]        dx = dout / n, to every element of the window
+
+    x : (N, C, H, W) or (C, H, W)      y : (N, C, H_out, W_out), or without N
+    divisor_override : an n to take instead
+    all other arguments as in `AvgPool1d`, one number or one for each axis
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html
+    """
+
+    axes = 2
+
+    def __init__(
+        self,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple | None = None,
+        padding: IntOrTuple = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self._set_divisor(divisor_override)
+
+
+class AvgPool3d(_AvgPoolNd):
+    """The mean of every window: average-pooling of volumes.
+
+        y[o] = 1/n[o] sum over k of x[o stride + k - padding]        dx = dout / n, to every element of the window
+
+    x : (N, C, D, H, W) or (C, D, H, W)      y : (N, C, D_out, H_out, W_out), or without N
+    divisor_override : an n to take instead
+    all other arguments as in `AvgPool1d`, one number or one for each axis
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool3d.html
+    """
+
+    axes = 3
+
+    def __init__(
+        self,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple | None = None,
+        padding: IntOrTuple = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self._set_divisor(divisor_override)
+
+
+def _outer(operation: np.ufunc, lines: list[Array]) -> Array:
+    """The array of the operation over one element of each line: the sums, or products, of a grid."""
+    return functools.reduce(operation.outer, lines)
