@@ -21,10 +21,10 @@ from backhand.layers.padding import MODES, Pads, check_pads, pad, unpad
 from backhand.layers.windows import Sizes, Windows, check_image
 
 # The batch is worked through in chunks of so many bytes of columns, which stay in a core's cache.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 # Up to so many channels in a group the columns lie transposed in memory: for each element of the window a long row over
 # the outputs, where the runs over the channels would be too short to be copied fast.
-FEW_CHANNELS = 4
+FEW_CHANNELS = 8
 
 
 class _ConvNd(Layer):

@@ -12,7 +12,7 @@ CASES = [
     Case(Conv1d, (2, 3, 2), [(2, 6)], kwargs={"padding": "same", "padding_mode": "reflect"}),
     Case(Conv2d, (2, 3, 3), [(2, 2, 5, 4)]),
     Case(Conv2d, (2, 3, (3, 2)), [(2, 2, 5, 5)], kwargs={"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}),
-    Case(Conv2d, (6, 6, 2), [(2, 6, 4, 4)], kwargs={"bias": False}),  # more than a few channels
+    Case(Conv2d, (9, 2, 2), [(2, 9, 3, 3)], kwargs={"bias": False}),  # more than a few channels
     Case(Conv2d, (4, 8, 2), [(2, 4, 4, 4)], kwargs={"groups": 4}),  # depthwise, two filters each
     Case(Conv2d, (1, 2, 4), [(1, 5, 5)], kwargs={"padding": "same"}),
     Case(Conv2d, (2, 2, 3), [(2, 2, 4, 3)], kwargs={"padding": 2, "padding_mode": "circular"}),
@@ -109,5 +109,5 @@ GRID = [
     *(Case(cls, (2, 3, 2), [(1, 2, *(5, 4, 3)[:n])]) for n, cls in enumerate((Conv1d, Conv2d, Conv3d), 1)),
     # more samples than one chunk of columns holds
     Case(Conv2d, (4, 3, 5), [(8, 4, 28, 28)]),
-    Case(Conv2d, (6, 4, 5), [(8, 6, 28, 28)], kwargs={"groups": 2, "padding": 2}),
+    Case(Conv2d, (18, 4, 5), [(4, 18, 18, 18)], kwargs={"groups": 2, "padding": 2}),
 ]
