@@ -85,6 +85,20 @@ def test_conv_is_the_loop(n, sizes, kernel, stride, padding, dilation, groups):
         np.testing.assert_allclose(got, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("chunk_bytes", "few_channels"), [(1, 0), (1, 99), (1 << 30, 0), (1 << 30, 99)])
+def test_chunks_and_memory_orders_of_the_columns_change_nothing(monkeypatch, chunk_bytes, few_channels):
+    def run():
+        layer = Conv2d(4, 6, 3, stride=(2, 1), padding=1, groups=2, padding_mode="circular", rng=0, dtype="float64")
+        y = layer(normal(5, 4, 6, 5))
+        return y, layer.backward(normal(*y.shape, seed=1)), layer.weight.grad, layer.bias.grad
+
+    wanted = run()
+    monkeypatch.setattr("backhand.layers.conv.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("backhand.layers.conv.FEW_CHANNELS", few_channels)
+    for got, reference in zip(run(), wanted, strict=True):
+        np.testing.assert_allclose(got, reference, rtol=1e-12, atol=1e-12)
+
+
 def loop_pool(x, dout, kernel, stride, padding, ceil_mode, reduce):
     """y and dx of a pooling of (N, C, H, W), one window at a time; `reduce` is "max" or "avg" (without the padding)."""
     (h, w), outputs = x.shape[2:], []
@@ -209,6 +223,7 @@ def test_pad_is_numpys_and_unpad_its_adjoint(sizes, amounts, mode):
     np.testing.assert_array_equal(dout, before)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("mode", MODES)
 def test_negative_padding_crops(torch, mode):
     x = normal(1, 2, 6)
