@@ -131,7 +131,7 @@ class Softmax(Layer):
         dx_i = y_i (dout_i - sum_j dout_j y_j)
 
     x, y : any shape; the sums run over axis `dim`
-    dim : None is torch's old rule, the first axis for 0, 1 and 3 axes, else the second: better say which
+    dim : None is torch's old rule, the first axis for 0, 1 or 3 axes, else the second; better say which
 
     The Jacobian is diag(y) - y y^T; the product with it needs one dot product, never the matrix.
     """
@@ -176,10 +176,9 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 def softmax_axis(layer: Layer, x: Array) -> int:
     """The axis that `layer.dim` names in x, or the error that says x has no such axis."""
     dim: int | None = layer.dim  # type: ignore[attr-defined]
-    if x.ndim == 0:
-        layer.reject("x with at least one axis", "a single number")
     if dim is None:
-        return 0 if x.ndim in (1, 3) else 1
-    if not -x.ndim <= dim < x.ndim:
+        return 0 if x.ndim in (0, 1, 3) else 1
+    axes = max(x.ndim, 1)  # a single number counts as a vector of one, as in torch
+    if not -axes <= dim < axes:
         layer.reject(f"x with an axis {dim}", f"shape {x.shape}")
     return dim

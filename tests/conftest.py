@@ -23,6 +23,7 @@ def need(name):
 def pytest_terminal_summary(terminalreporter):
     parity = sys.modules.get("tests.parity")
     if parity and parity.COUNTS:
-        terminalreporter.section(f"agreement with PyTorch: {sum(parity.COUNTS.values())} cases agree")
+        total, drawn = sum(parity.COUNTS.values()), sum(parity.DRAWN.values())
+        terminalreporter.section(f"agreement with PyTorch: {total} cases agree, {drawn} of them drawn at random")
         row = "  ".join(f"{name} {n}" for name, n in sorted(parity.COUNTS.items()))
         terminalreporter.write_line(row)

@@ -14,6 +14,7 @@ from tests.cases import Case
 
 TOLERANCE = 1e-9
 COUNTS: Counter[str] = Counter()  # how many cases agreed, by class; the run prints it at its end
+DRAWN: Counter[str] = Counter()  # those of them that hypothesis drew
 
 
 def twin(case: Case) -> Any:
@@ -32,40 +33,98 @@ def _to_torch(value: Any) -> Any:
 
 
 def agree(case: Case, tolerance: float = TOLERANCE) -> None:
-    """Assert the same forward, dx, parameter gradients, buffers and state_dict as torch, after two passes."""
+    """Assert that a case agrees with its twin after two passes."""
     ours, theirs = case.build(), twin(case)
+    if case.eval:
+        theirs.eval()
+    rounds: list[Any] = [(case.arrays(seed=1 + turn), {}) for turn in range(2)]
+    finite = all(np.isfinite(x).all() for inputs, _ in rounds for x in leaves(inputs))
+    with np.errstate(all=None if finite else "ignore"):  # of inf - inf NumPy warns, and rightly
+        compare(ours, theirs, rounds, tolerance)
+
+
+def drawn(case: Case, tolerance: float = TOLERANCE) -> None:
+    """The same for a case that hypothesis drew; these are counted apart too."""
+    agree(case, tolerance)
+    DRAWN[case.cls.__name__] += 1
+
+
+def compare(ours: Layer, theirs: Any, rounds: list[tuple[Any, dict[str, Any]]], tolerance: float = TOLERANCE) -> None:
+    """Assert the same forward, dx, parameter gradients, buffers and state_dict as torch.
+
+    rounds : (positional inputs, keyword inputs) of each pass, as arrays or nested tuples of them; None stays None
+    Where torch returns more than we do (LSTM's state, an attention map), what we return is compared with its first.
+    """
     # strict loading is the test of keys and shapes
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     if list(theirs.state_dict()) != list(ours.state_dict()):
         raise AssertionError(f"keys {list(ours.state_dict())}, torch {list(theirs.state_dict())}")
-    if case.eval:
-        theirs.eval()
     rng = np.random.default_rng(3)
-    for turn in range(2):
-        inputs = case.arrays(seed=1 + turn)
-        tensors = [
-            torch.from_numpy(x.copy()).requires_grad_(x.dtype.kind == "f" and not (isinstance(ours, Loss) and i))
-            for i, x in enumerate(inputs)
-        ]
-        y, t = ours.forward(*inputs), theirs(*tensors)
+    for inputs, options in rounds:
+        y = ours.forward(*inputs, **options)
+        douts = [rng.standard_normal(np.shape(each)) for each in leaves(y)]
+        dx = ours.backward(nest(y, douts))
+        dx = dx if isinstance(dx, tuple) else (dx,)
+        if not isinstance(ours, Loss) and len(dx) != len([x for x in inputs if x is not None]):
+            raise AssertionError(f"backward gave {len(dx)} gradients for {len(inputs)} inputs")
+
+        # a loss gives no gradient by its target, and torch need not either
+        tensors = [tensor_of(x, i < len(dx)) for i, x in enumerate(inputs)]
+        t = theirs(*tensors, **{name: tensor_of(value, False) for name, value in options.items()})
+        if isinstance(t, tuple) and not isinstance(y, tuple):
+            t = t[0]
         same("forward", y, t, tolerance)
-        many = isinstance(t, tuple)
-        douts = [rng.standard_normal(tuple(each.shape)) for each in (t if many else (t,))]
-        dout: Any = tuple(douts) if many else douts[0]
-        flows = [(a, b) for a, b in zip(t if many else (t,), douts, strict=True) if a.requires_grad]
+        flows = [(a, torch.from_numpy(np.asarray(b))) for a, b in zip(leaves(t), douts, strict=True) if a.requires_grad]
         if flows:
-            torch.autograd.backward([a for a, _ in flows], [torch.from_numpy(np.asarray(b)) for _, b in flows])
-        dx = ours.backward(dout)
-        for i, (got, tensor) in enumerate(zip(dx if isinstance(dx, tuple) else (dx,), tensors, strict=False)):
-            if tensor.requires_grad:
-                wanted = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                same(f"dx[{i}]", got, wanted, tolerance)
+            torch.autograd.backward([a for a, _ in flows], [b for _, b in flows])
+        for i, (got, tensor) in enumerate(zip(dx, [t for t in tensors if t is not None], strict=False)):
+            if got is None and isinstance(tensor, tuple):
+                got = (None,) * len(tensor)
+            for each, one in zip(leaves(got), leaves(tensor), strict=True):
+                if one.requires_grad:
+                    same(f"dx[{i}]", each, torch.zeros_like(one) if one.grad is None else one.grad, tolerance)
     theirs_parameters = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
-        same(f"gradient of {name}", parameter.grad, theirs_parameters[name].grad, tolerance)
+        wanted = theirs_parameters[name].grad
+        wanted = torch.zeros_like(theirs_parameters[name]) if wanted is None else wanted
+        same(f"gradient of {name}", parameter.grad, wanted, tolerance)
     for name, array in ours.state_dict().items():
         same(f"state {name}", array, theirs.state_dict()[name], tolerance)
-    COUNTS[case.cls.__name__] += 1
+    COUNTS[type(ours).__name__] += 1
+
+
+def tensor_of(x: Any, differentiate: bool) -> Any:
+    """An input for torch: arrays as tensors, in the same nesting."""
+    if isinstance(x, tuple):
+        return tuple(tensor_of(each, differentiate) for each in x)
+    if isinstance(x, (np.ndarray, np.generic)):
+        return torch.from_numpy(np.array(x)).requires_grad_(differentiate and x.dtype.kind == "f")
+    return x
+
+
+def array_of(x: Any) -> Any:
+    """The other way round; a torch dtype or device is none of our arguments."""
+    if isinstance(x, (tuple, list)):
+        return type(x)(array_of(each) for each in x)
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else x
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The arrays in nested tuples, from left to right."""
+    return [leaf for each in tree for leaf in leaves(each)] if isinstance(tree, tuple) else [tree]
+
+
+def nest(like: Any, flat: list[Any]) -> Any:
+    """The items of a flat list in the nesting of `like`; the list is used up."""
+    if isinstance(like, tuple):
+        rest = list(flat)
+        parts = []
+        for each in like:
+            size = len(leaves(each))
+            parts.append(nest(each, rest[:size]))
+            rest = rest[size:]
+        return tuple(parts)
+    return flat[0]
 
 
 def same(what: str, got: Any, wanted: Any, tolerance: float) -> None:

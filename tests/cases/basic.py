@@ -39,6 +39,7 @@ CASES = [
     Case(Tanh, (), [(3, 4)]),
     Case(Softmax, (1,), [(3, 4)]),
     Case(Softmax, (), [(3, 4, 2)]),
+    Case(Softmax, (), [()]),
     Case(Add, (), [(3, 4), (4,), ()]),
     Case(Copy, (3,), [(3, 4)]),
     Case(Multiply, (), [(3, 4), (3, 1), (4,)]),
