@@ -1,0 +1,47 @@
+"""Metrics: what is reported beside the loss. Each is `metric(scores, target) -> float`, a mean over the samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> float:
+    """The share of samples whose highest score is that of the right class.
+
+    scores : (N, C, ...), or (C,) for one sample
+    target : labels (N, ...), of which `ignore_index` does not count; or probabilities in the shape of scores
+    """
+    scores, labels = np.asarray(scores), np.asarray(target)
+    axis = min(1, scores.ndim - 1)
+    if labels.shape == scores.shape:
+        labels = np.asarray(labels.argmax(axis))
+    best = np.asarray(scores.argmax(axis))
+    if best.shape != labels.shape:
+        raise ValueError(f"accuracy: expected target of shape {best.shape} or {scores.shape}, got {labels.shape}")
+    hits, counts = best == labels, labels != ignore_index
+    counted = np.count_nonzero(counts)
+    return np.count_nonzero(hits & counts) / counted if counted else float("nan")
+
+
+def top_k_accuracy(scores: ArrayLike, target: ArrayLike, k: int = 5) -> float:
+    """The share of samples whose right class is among the k highest scores.
+
+    scores : (N, C)      target : labels (N,)
+    """
+    scores, target = np.asarray(scores), np.asarray(target)
+    if scores.ndim != 2 or target.shape != scores.shape[:1]:
+        raise ValueError(f"top_k_accuracy: expected (N, C) and (N,), got {scores.shape} and {target.shape}")
+    right = np.take_along_axis(scores, target[:, None].astype(np.intp), axis=1)
+    return float(np.mean((scores > right).sum(axis=1) < k))
+
+
+def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> float:
+    """The share of scores that are on the right side of 0, where the target is 0 or 1.
+
+    scores, target : one shape, any; the scores are logits, as BCEWithLogitsLoss takes them
+    """
+    scores, target = np.asarray(scores), np.asarray(target)
+    if scores.shape != target.shape:
+        raise ValueError(f"binary_accuracy: expected target of shape {scores.shape}, got {target.shape}")
+    return float(np.mean((scores > 0) == (target > 0.5)))

@@ -1,0 +1,503 @@
+"""The Trainer: the loop, and all that should not have to be written again around it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from backhand.layers.base import Array, Layer, Parameter
+from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
+from backhand.training.checkpoints import save_weights
+from backhand.training.clipping import scale_to, total_norm
+from backhand.training.history import History
+from backhand.training.metrics import accuracy
+from backhand.training.optimizers import Optimizer
+from backhand.training.schedules import LRScheduler
+
+Metric = Callable[[Any, Any], float]
+
+
+class TrainingError(FloatingPointError):
+    """A loss or a gradient that is not finite: the step that would have spread it was not made.
+
+    step, epoch, loss, lr : the number of that step (from 1), the epoch it belongs to (from 1), its loss, its rate
+    progress : how much of that epoch was done, from 0 to 1
+    """
+
+    def __init__(self, message: str, step: int, epoch: int, loss: float, lr: float, progress: float) -> None:
+        super().__init__(message)
+        self.progress = progress
+        self.step = step
+        self.epoch = epoch
+        self.loss = loss
+        self.lr = lr
+
+
+class Trainer:
+    """Fit a model to data, batch by batch.
+
+        for each batch:    L = loss(model(x), y);    backward;    clip;    the optimizer's step
+
+    model, loss, optimizer : the optimizer holds parameters of the model. Where the model has several outputs, they
+        are the first arguments of the loss
+    schedule : a schedule of the same optimizer, stepped every "epoch" or every "batch" (schedule_every)
+    metrics : name -> metric(scores, target); None: accuracy where the target holds labels. They and the loss are
+        means over the batches, weighted with the number of samples; those of training are taken while the weights
+        change, those of validation after the epoch
+    clip_norm, clip_value : limits for the norm of the gradient, and for each of its entries (applied first)
+    folder : where history.jsonl, model.safetensors (after each epoch) and best.safetensors are kept; files of
+        these names from an earlier run are replaced
+    patience : stop after so many epochs in a row in which `monitor` has not become better
+    monitor : "val_loss", "loss", or a metric, "val_accuracy"; without validation data and patience, "loss" replaces
+        "val_loss". What ends in "loss" or "error" should fall, anything else rise
+    restore_best : give the model the weights of the best epoch when fit ends (early or not)
+    seed : of the order of the samples
+    progress : a bar for each epoch where there is a terminal, else a line; False: nothing
+    log_every : a record of the batch loss every so many steps; 0: none
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Layer,
+        optimizer: Optimizer,
+        *,
+        schedule: LRScheduler | None = None,
+        schedule_every: str = "epoch",
+        metrics: Mapping[str, Metric] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        patience: int | None = None,
+        monitor: str = "val_loss",
+        restore_best: bool = False,
+        seed: int | np.random.Generator | None = 0,
+        progress: bool = True,
+        log_every: int = 50,
+    ) -> None:
+        for name, value, kind in (("model", model, Layer), ("loss", loss, Layer), ("optimizer", optimizer, Optimizer)):
+            if not isinstance(value, kind):
+                hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+                raise ValueError(f"Trainer: expected {name} to be a {kind.__name__}, got {value!r}{hint}")
+        if getattr(loss, "reduction", "mean") == "none":
+            raise ValueError("Trainer: expected a loss that gives one number, got reduction='none'")
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        own = {*model.parameters(), *loss.parameters()}
+        if held.isdisjoint(own):
+            raise ValueError("Trainer: expected an optimizer of this model's parameters, got one that has none of them")
+        if schedule is not None and getattr(schedule, "optimizer", None) is not optimizer:
+            raise ValueError("Trainer: expected a schedule of the same optimizer, got one of another")
+        if schedule_every not in ("epoch", "batch"):
+            raise ValueError(f"Trainer: expected schedule_every to be 'epoch' or 'batch', got {schedule_every!r}")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"Trainer: expected {name} to be a positive number, got {limit!r}")
+        for name, metric in (metrics or {}).items():
+            if not callable(metric) or name == "loss":
+                raise ValueError(f"Trainer: expected metrics to be names (not 'loss') and functions, got {name!r}")
+        self.model = model
+        self.loss: Any = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.schedule_every = schedule_every
+        self.metrics = None if metrics is None else dict(metrics)
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.folder = None if folder is None else os.fspath(folder)
+        self.patience = None if patience is None else _whole("patience", patience)
+        self.monitor = monitor
+        self.restore_best = restore_best
+        self.progress = progress
+        self.log_every = _whole("log_every", log_every, least=0)
+        self.rng = np.random.default_rng(seed)
+        self.history = History(None if self.folder is None else os.path.join(self.folder, "history.jsonl"))
+        self.steps = 0
+        self.epochs = 0
+        self.best: float | None = None  # the best value of the monitor
+        self.best_epoch = 0
+        self._best_weights: dict[str, Array] = {}
+        self._seconds = 0.0
+        # gradients that the optimizer does not hold, and so does not set to zero
+        self._others: list[Parameter] = [p for p in model.parameters() if p not in held]
+
+    # ------------------------------------------------------------------ the three things it does
+
+    def fit(
+        self, train: Any, validation: Any = None, *, epochs: int, batch_size: int = 64, shuffle: bool = True
+    ) -> History:
+        """Train for so many epochs (more, when called again); returns the history.
+
+        train : a pair of arrays (x, y), of which only one batch is read at a time (they may be memory-mapped), x a
+            tuple of arrays where the model takes several inputs; or an iterable of batches (x, y) that can be gone
+            through again and again, so not a generator unless epochs=1
+        validation : the same, or None
+        batch_size : of arrays. The last batch may be smaller, but a single sample left over (which BatchNorm cannot
+            take) joins the batch before it
+        shuffle : a new order of the samples (of arrays) in each epoch; each sample is used once in an epoch
+
+        Raises TrainingError at the first loss or gradient that is not finite: parameters and buffers are then as
+        they were before that step, and so written to model.safetensors.
+        """
+        epochs = _whole("epochs", epochs)
+        batch_size = _whole("batch_size", batch_size)
+        batches = as_batches("train", train)
+        held_out = None if validation is None else as_batches("validation", validation)
+        for each in (batches, held_out):
+            if isinstance(each, StreamBatches) and each.once and epochs > 1:
+                raise ValueError(
+                    f"{each.name}: expected something that can be gone through {epochs} times, got an iterator "
+                    f"({type(each.stream).__name__}), which is used up after one epoch; give a list, or an object "
+                    "whose __iter__ begins anew"
+                )
+        # all that can be seen to be wrong is seen before anything is changed
+        for each in (batches, held_out):
+            if isinstance(each, ArrayBatches):
+                self._try(each)
+        monitor = self._checked_monitor(held_out is not None)
+        self._prepare_folder()
+        last = self.epochs + epochs
+        waited = 0
+        with _modes_kept(self.model, self.loss), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if not self.model.training:
+                self.model.train()
+            self.loss.train()
+            while self.epochs < last:
+                since = time.perf_counter()
+                with _Progress(self.progress, self.epochs + 1, last, batches.count(batch_size, True)) as progress:
+                    record = self._train_epoch(batches, batch_size, shuffle, progress)
+                    if held_out is not None:
+                        scores = self._evaluate(held_out, batch_size)
+                        record.update((f"val_{name}", value) for name, value in scores.items())
+                    record["lr"] = self._lr()
+                    took = time.perf_counter() - since
+                    self._seconds += took
+                    record["seconds"] = self._seconds
+                    if self.schedule is not None and self.schedule_every == "epoch":
+                        self.schedule.step()
+                    better = self._better(monitor, record)
+                    self._write_weights("model.safetensors")
+                    if better:
+                        self._write_weights("best.safetensors")
+                    self.history.append(record)
+                    progress.finish(record, took)
+                waited = 0 if better else waited + 1
+                if self.patience is not None and waited >= self.patience:
+                    if self.progress:
+                        best = (
+                            "it was never finite"
+                            if self.best is None
+                            else f"{self.best:.4g} in epoch {self.best_epoch}"
+                        )
+                        print(
+                            f"stopped: {monitor} has not become better for {waited} epochs (best: {best})", flush=True
+                        )
+                    break
+        if self.restore_best and self._best_weights:
+            self.model.load_state_dict(self._best_weights)
+        return self.history
+
+    def evaluate(self, data: Any, batch_size: int = 256) -> dict[str, float]:
+        """The loss and the metrics over data (arrays or batches, as in `fit`) in eval mode: {"loss": ..., ...}."""
+        return self._evaluate(as_batches("data", data), _whole("batch_size", batch_size))
+
+    def predict(self, x: Any, batch_size: int = 256) -> Any:
+        """The model's outputs for x (a tuple where it takes several inputs), in eval mode."""
+        batch_size = _whole("batch_size", batch_size)
+        batches = ArrayBatches("x", x if isinstance(x, tuple) else (x,))
+        with evaluating(self.model):
+            outputs = [self.model.forward(*inputs) for inputs, _ in batches.batches(batch_size)]
+        if isinstance(outputs[0], tuple):
+            return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        return np.concatenate(outputs)
+
+    # ------------------------------------------------------------------ the loop
+
+    def _train_epoch(
+        self, batches: ArrayBatches | StreamBatches, size: int, shuffle: bool, progress: _Progress
+    ) -> dict[str, Any]:
+        """One pass over the data; returns the beginning of its record."""
+        model, loss, optimizer = self.model, self.loss, self.optimizer
+        schedule = self.schedule if self.schedule_every == "batch" else None
+        order = self.rng.permutation(batches.samples) if shuffle and isinstance(batches, ArrayBatches) else None
+        count = batches.count(size, True)
+        buffers = _Buffers(model)
+        sums = _Means(loss)
+        since = time.perf_counter()
+        spoiled = False  # whether the step that is being made has touched anything that must be put back
+        try:
+            for n, (inputs, target) in enumerate(batches.batches(size, order, merge=True), 1):
+                optimizer.zero_grad()
+                for p in self._others:
+                    p.grad.fill(0)
+                buffers.remember()
+                spoiled = True
+                value, outputs = self._forward(inputs, target)
+                if not math.isfinite(value):
+                    raise self._error(f"the loss is {value}", value, inputs, target, n, count)
+                model.backward(loss.backward())
+                gradients = optimizer.gradients()
+                if not all(map(_finite, gradients)):
+                    raise self._error("a gradient is not finite", value, inputs, target, n, count)
+                if self.clip_value is not None:
+                    for g in gradients:
+                        np.clip(g, -self.clip_value, self.clip_value, out=g)
+                if self.clip_norm is not None:
+                    scale_to(gradients, self.clip_norm, total_norm(gradients))
+                spoiled = False
+                optimizer.step()
+                self.steps += 1
+                sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
+                if self.log_every and self.steps % self.log_every == 0:
+                    epoch = self.epochs + (n / count if count else 0.0)
+                    seconds = self._seconds + time.perf_counter() - since
+                    self.history.append(
+                        {"step": self.steps, "epoch": epoch, "batch_loss": value, "lr": self._lr(), "seconds": seconds}
+                    )
+                if schedule is not None:
+                    schedule.step()
+                progress.update(sums)
+        except BaseException as error:
+            if spoiled:
+                buffers.restore()
+            model.zero_grad()
+            for layer in loss.modules():
+                layer.forget()
+            if isinstance(error, TrainingError):
+                record = {"batch_loss": error.loss, "lr": error.lr, "error": str(error)}
+                self.history.append({"step": self.steps, "epoch": self.epochs + error.progress, **record})
+                self._write_weights("model.safetensors")
+            raise
+        self.epochs += 1
+        return {"step": self.steps, "epoch": float(self.epochs), **sums.means()}
+
+    def _evaluate(self, batches: ArrayBatches | StreamBatches, size: int) -> dict[str, float]:
+        sums = _Means(self.loss)
+        with evaluating(self.model, self.loss):
+            for inputs, target in batches.batches(size):
+                value, outputs = self._forward(inputs, target)
+                sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
+        return sums.means()
+
+    # ------------------------------------------------------------------ what stands around it
+
+    def _forward(self, inputs: tuple[Any, ...], target: Any) -> tuple[float, tuple[Any, ...]]:
+        scores = self.model.forward(*inputs)
+        outputs = scores if type(scores) is tuple else (scores,)
+        return float(self.loss.forward(*outputs, target)), outputs
+
+    def _try(self, batches: ArrayBatches) -> None:
+        """Raise what the model, the loss or a metric has against the data; changes nothing."""
+        inputs, target = batches.probe()
+        with evaluating(self.model, self.loss), np.errstate(all="ignore"):
+            _, outputs = self._forward(inputs, target)
+            _Means(self.loss).add(0.0, outputs, target, 1, self._metrics_for(outputs, target))
+
+    def _metrics_for(self, outputs: tuple[Any, ...], target: Any) -> dict[str, Metric]:
+        if self.metrics is None:
+            scores = outputs[0]
+            labels = len(outputs) == 1 and target.dtype.kind in "iu" and scores.ndim == target.ndim + 1
+            self.metrics = {"accuracy": accuracy} if labels else {}
+        return self.metrics
+
+    def _checked_monitor(self, validated: bool) -> str:
+        if self.monitor == "val_loss" and not validated and self.patience is None:
+            return "loss"
+        name = self.monitor.removeprefix("val_")
+        known = self.metrics is None or name == "loss" or name in self.metrics
+        if not known or (name != self.monitor and not validated):
+            without = "" if validated else " (there is no validation data)"
+            raise ValueError(
+                f"Trainer: expected monitor to be a number that will be known, got {self.monitor!r}{without}"
+            )
+        return self.monitor
+
+    def _better(self, monitor: str, record: dict[str, Any]) -> bool:
+        """Whether this epoch is the best so far."""
+        if monitor not in record:
+            raise ValueError(f"Trainer: expected monitor to be one of {', '.join(record)}, got {monitor!r}")
+        value = record[monitor]
+        falls = monitor.endswith(("loss", "error"))
+        if not math.isfinite(value) or (
+            self.best is not None and not (value < self.best if falls else value > self.best)
+        ):
+            return False
+        self.best, self.best_epoch = value, self.epochs
+        if self.restore_best:
+            self._best_weights = self.model.state_dict()
+        return True
+
+    def _prepare_folder(self) -> None:
+        if self.folder is None:
+            return
+        trial = os.path.join(self.folder, f".{os.getpid()}.part")
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with open(trial, "wb"):
+                pass
+            os.unlink(trial)
+        except OSError as error:
+            problem = f"Trainer: cannot write to the folder {self.folder!r}: {error.strerror}"
+            raise type(error)(problem) from None
+
+    def _write_weights(self, name: str) -> None:
+        if self.folder is not None:
+            save_weights(self.model, os.path.join(self.folder, name))
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _error(
+        self, what: str, value: float, inputs: tuple[Any, ...], target: Any, n: int, count: int | None
+    ) -> TrainingError:
+        """The error that says where, and what to try; looks for the cause in the batch and in the weights."""
+        lr = self._lr()
+        places = [(f"input {i}" if len(inputs) > 1 else "the input", x) for i, x in enumerate(inputs)]
+        bad = [name for name, x in [*places, ("the target", target)] if not np.isfinite(x).all()]
+        weights = [name for name, p in self.model.named_parameters() if not np.isfinite(p.data).all()]
+        gradients = [name for name, p in self.model.named_parameters() if not np.isfinite(p.grad).all()]
+        if bad:
+            advice = f"The cause is in the data: {' and '.join(bad)} of this batch holds numbers that are not finite"
+        elif weights:
+            advice = f"The weights were not finite before this step: {weights[0]!r} (the first of {len(weights)})"
+        else:
+            advice = (
+                f"Try a smaller learning rate ({lr / 10:.2g}), clip_norm=1, a warm-up (LinearLR), inputs scaled to "
+                "about -1 to 1"
+            )
+        if gradients:
+            what += f", in {gradients[0]!r} first"
+        step = self.steps + 1
+        written = "" if self.folder is None else f", and are in {os.path.join(self.folder, 'model.safetensors')}"
+        message = (
+            f"{what} at step {step} (epoch {self.epochs + 1}, batch {n}{f' of {count}' if count else ''}; "
+            f"loss {value:.6g}, learning rate {lr:.6g}). This step was not made: parameters and buffers are as they "
+            f"were before it{written}. {advice}."
+        )
+        return TrainingError(message, step, self.epochs + 1, value, lr, (n - 1) / count if count else 0.0)
+
+
+@contextlib.contextmanager
+def evaluating(*layers: Layer) -> Iterator[None]:
+    """Put layers in eval mode for a while; each inner layer goes back to the mode that it was in, come what may."""
+    with _modes_kept(*layers):
+        for layer in layers:
+            layer.eval()
+        yield
+
+
+@contextlib.contextmanager
+def _modes_kept(*layers: Layer) -> Iterator[None]:
+    modes = [(each, each.training, each.caching) for layer in layers for each in layer.modules()]
+    try:
+        yield
+    finally:
+        for each, training, caching in modes:
+            each.training, each.caching = training, caching
+
+
+class _Buffers:
+    """The buffers of a model (running statistics) as they were before a step."""
+
+    def __init__(self, model: Layer) -> None:
+        self._kept: list[tuple[Layer, str, Array]] = []
+        for layer in model.modules():
+            for name in layer.buffer_names:
+                if getattr(layer, name, None) is not None:
+                    self._kept.append((layer, name, np.array(getattr(layer, name))))
+
+    def remember(self) -> None:
+        for layer, name, kept in self._kept:
+            np.copyto(kept, getattr(layer, name))
+
+    def restore(self) -> None:
+        for layer, name, kept in self._kept:
+            buffer = getattr(layer, name)
+            if isinstance(buffer, np.ndarray):
+                buffer[...] = kept
+            else:  # NumPy turned an array of no axes into a number
+                setattr(layer, name, kept.copy())
+
+
+class _Means:
+    """The loss and the metrics so far, as means over the samples."""
+
+    def __init__(self, loss: Layer) -> None:
+        self._summed = getattr(loss, "reduction", "mean") == "sum"
+        self._samples = 0
+        self._totals: dict[str, float] = {"loss": 0.0}
+
+    def add(self, loss: float, outputs: tuple[Any, ...], target: Any, n: int, metrics: Mapping[str, Metric]) -> None:
+        totals = self._totals
+        self._samples += n
+        totals["loss"] += loss if self._summed else loss * n
+        for name, metric in metrics.items():
+            value = metric(outputs[0] if len(outputs) == 1 else outputs, target)
+            totals[name] = totals.get(name, 0.0) + float(value) * n
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self._samples for name, total in self._totals.items()}
+
+
+class _Progress:
+    """One epoch on the screen: a bar on a terminal, else a line when it is over, or nothing."""
+
+    def __init__(self, wanted: bool, epoch: int, last: int, batches: int | None) -> None:
+        self._title = f"epoch {epoch}/{last}"
+        self._wanted = wanted
+        self._bar: Any = None
+        if wanted and sys.stderr is not None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=batches, desc=self._title, unit="batch")
+        self._waiting = 0
+        self._shown = 0.0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, sums: _Means) -> None:
+        """One more batch; what is on the screen changes ten times a second."""
+        if self._bar is None:
+            return
+        self._waiting += 1
+        now = time.perf_counter()
+        if now - self._shown > 0.1:
+            self._show(sums.means())
+            self._shown = now
+
+    def finish(self, record: Mapping[str, Any], seconds: float) -> None:
+        """The epoch is over."""
+        scores = {k: v for k, v in record.items() if k not in ("step", "epoch", "lr", "seconds")}
+        if self._bar is not None:
+            self._show(scores)
+        elif self._wanted:
+            numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            print(f"{self._title}  {numbers}  {seconds:.1f}s", flush=True)
+
+    def _show(self, scores: Mapping[str, float]) -> None:
+        self._bar.set_postfix({name: f"{value:.3f}" for name, value in scores.items()}, refresh=False)
+        self._bar.update(self._waiting)
+        self._waiting = 0
+
+
+def _finite(gradient: Array) -> bool:
+    # one product tells for sure when it is finite; squares that are too large for float32 are looked at again
+    return math.isfinite(np.dot(gradient, gradient)) or bool(np.isfinite(gradient).all())
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        kind = "an integer, 0 or more" if least == 0 else "a positive integer"
+        raise ValueError(f"Trainer: expected {name} to be {kind}, got {value!r}")
+    return int(value)
