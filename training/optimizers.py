@@ -513,6 +513,7 @@ class RMSprop(Optimizer):
                 _lerp(mean, g, 1 - alpha, a)
                 np.multiply(mean, mean, out=a)
                 np.subtract(v, a, out=a)
+                np.maximum(a, 0, out=a)  # a variance of 0 may come out below it by rounding
                 np.sqrt(a, out=a)
             else:
                 np.sqrt(v, out=a)

@@ -142,7 +142,8 @@ class LinearLR(LRScheduler):
         if self._initial or self.last_epoch > self.total_iters:
             return lr
         rise = self.end_factor - self.start_factor
-        return lr * (1 + rise / (self.total_iters * self.start_factor + (self.last_epoch - 1) * rise))
+        lr *= 1 + rise / (self.total_iters * self.start_factor + (self.last_epoch - 1) * rise)
+        return max(lr, 0.0)  # an end_factor of 0 may come out below it by rounding
 
     def at(self, base: float) -> float:
         done = min(self.total_iters, self.last_epoch) / self.total_iters

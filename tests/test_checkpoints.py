@@ -1,0 +1,143 @@
+"""Weights on disk: whole or not at all, read by torch and read from torch."""
+
+import os
+
+import numpy as np
+import pytest
+
+from backhand.layers import Layer, LayerError, Linear, Parameter, ReLU
+from backhand.models import Repeat, Sequential
+from backhand.training import load_weights, read_metadata, read_weights, save_weights
+from tests.conftest import need
+
+
+class Counter(Layer):
+    """A layer with buffers: one of them a whole number, as BatchNorm has."""
+
+    buffer_names = ("mean", "count")
+
+    def __init__(self):
+        self.weight = Parameter(np.float32(3.0))
+        self.mean = np.arange(3, dtype=np.float64)
+        self.count = np.array(5)
+
+
+def model(seed=0):
+    body = Linear(4, 4, rng=seed)
+    return Sequential(body, ReLU(), Repeat(body, 2), Counter(), Linear(4, 2, rng=seed + 1))
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "model.safetensors"
+    first, second = model(0), model(8)
+    first[3].count[...] = 7
+    save_weights(first, path, {"model": "mlp", "accuracy": 0.975})
+    keys = load_weights(second, str(path))
+    assert keys.missing_keys == keys.unexpected_keys == []
+    np.testing.assert_equal(second.state_dict(), first.state_dict())
+    np.testing.assert_equal(read_weights(path), first.state_dict())
+    assert read_metadata(path) == {"model": "mlp", "accuracy": "0.975"}
+    save_weights(first, path)
+    assert read_metadata(path) == {}
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_weights_laid_out_flat_by_an_optimizer(tmp_path):
+    from backhand.training import SGD
+
+    first, second = model(0), model(8)
+    optimizer = SGD(first.parameters(), lr=1.0)
+    for p in first.parameters():
+        p.grad += 1
+    optimizer.step()
+    save_weights(first, tmp_path / "a")
+    before = first.state_dict()
+    load_weights(second, tmp_path / "a")
+    optimizer.step()
+    np.testing.assert_equal(second.state_dict(), before)
+    load_weights(first, tmp_path / "a")
+    optimizer.step()
+    assert np.allclose(first[4].bias.data, before["4.bias"] - 1)
+
+
+def test_a_file_that_is_missing_cut_short_or_something_else(tmp_path):
+    target = model()
+    before = target.state_dict()
+    good = tmp_path / "good.safetensors"
+    save_weights(target, good)
+    whole = good.read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"bad\.safetensors"):
+        load_weights(target, bad)
+    with pytest.raises(FileNotFoundError, match=r"bad\.safetensors"):
+        read_metadata(bad)
+    for content in (b"", whole[:5], whole[:40], whole[:-1], whole + b"x", b"PK\x03\x04" * 100, b"{}"):
+        bad.write_bytes(content)
+        for read in (lambda: load_weights(target, bad), lambda: read_metadata(bad)):
+            with pytest.raises(ValueError, match=r"bad\.safetensors: cut short, or not a safetensors file"):
+                read()
+    np.testing.assert_equal(target.state_dict(), before)
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    save_weights(Sequential(Linear(4, 3, rng=0), Linear(3, 1, rng=0)), tmp_path / "a")
+    other = Linear(3, 2, rng=0)
+    with pytest.raises(LayerError, match=r"missing: weight, bias; unexpected: .*0\.weight"):
+        load_weights(other, tmp_path / "a")
+    wide = Sequential(Linear(5, 3, rng=0))
+    with pytest.raises(LayerError, match=r"0.weight should be \(3, 5\) and is \(3, 4\)"):
+        load_weights(wide, tmp_path / "a", strict=False)
+    part = Sequential(Linear(4, 3, rng=5))
+    assert sorted(load_weights(part, tmp_path / "a", strict=False).unexpected_keys) == ["1.bias", "1.weight"]
+    assert load_weights(part, tmp_path / "a", strict=False).missing_keys == []
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_weights(model(0), path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(model(1), path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["model.safetensors"]
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        save_weights(model(1), tmp_path / "nowhere" / "a")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_torch_loads_ours_and_we_load_torchs(tmp_path, dtype):
+    torch = need("torch")
+    from safetensors.torch import load_file, save_file
+
+    def twin():
+        return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).to(
+            getattr(torch, np.dtype(dtype).name)
+        )
+
+    ours = Sequential(Linear(4, 3, rng=0), ReLU(), Linear(3, 2, rng=1)).astype(dtype)
+    theirs = twin()
+    save_weights(ours, tmp_path / "ours.safetensors")
+    theirs.load_state_dict(load_file(tmp_path / "ours.safetensors"))  # strict
+    for name, tensor in theirs.state_dict().items():
+        assert np.array_equal(tensor.numpy(), ours.state_dict()[name]) and tensor.numpy().dtype == dtype
+    theirs = twin()
+    save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    load_weights(ours, tmp_path / "theirs.safetensors")
+    for name, tensor in theirs.state_dict().items():
+        assert np.array_equal(tensor.numpy(), ours.state_dict()[name])
+
+
+@pytest.mark.parity
+def test_a_dtype_that_numpy_does_not_have(tmp_path):
+    torch = need("torch")
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.ones(2, 2, dtype=torch.bfloat16)}, tmp_path / "brain.safetensors")
+    with pytest.raises(ValueError, match=r"brain\.safetensors"):
+        read_weights(tmp_path / "brain.safetensors")
