@@ -418,11 +418,7 @@ class _Buffers:
 
     def restore(self) -> None:
         for layer, name, kept in self._kept:
-            buffer = getattr(layer, name)
-            if isinstance(buffer, np.ndarray):
-                buffer[...] = kept
-            else:  # NumPy turned an array of no axes into a number
-                setattr(layer, name, kept.copy())
+            getattr(layer, name)[...] = kept
 
 
 class _Means:
