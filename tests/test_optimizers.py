@@ -263,6 +263,8 @@ def test_freezing_and_thawing(cls):
     run(lonely, alone, 2)
     run(lonely, alone, 2, start=9)
     run(disturbed, frozen, 2, start=9)
+    run(plain, together, 2, start=9)
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(together[1:], frozen[1:], strict=True))
     assert np.allclose(frozen[0].data, alone[0].data, rtol=1e-15)
 
 
@@ -326,6 +328,11 @@ def test_arrays_put_in_the_place_of_data_and_grad_are_taken_in():
     p.data, q.grad = np.full(2, 5.0), np.full(2, 2.0)
     optimizer.step()
     assert (p.data == 5).all() and (q.data == -1).all()
+    p.data = np.full(2, 9.0)  # nothing but the data
+    optimizer.zero_grad()
+    p.grad += 1
+    optimizer.step()
+    assert (p.data == 8).all()
     p.grad = np.ones(3)
     with pytest.raises(ValueError, match=r"gradient of shape \(2,\), got \(3,\)"):
         optimizer.step()
