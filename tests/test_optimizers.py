@@ -111,6 +111,13 @@ def test_same_as_torch(cls, options):
     for i, state in mine_state.items():
         assert set(state) == set(twin_state[i])
         assert all(close(value, twin_state[i][name].numpy()) for name, value in state.items())
+    _count(cls.__name__)
+
+
+def _count(name):
+    from tests.parity import COUNTS  # needs torch
+
+    COUNTS[name] += 1
 
 
 def _to_torch(torch, state_dict):
@@ -148,6 +155,7 @@ def test_clipping_by_norm_is_torchs(norm_type, max_norm):
     norm = clip_grad_norm_(ours, max_norm, norm_type)
     assert close(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type).numpy())
     assert all(np.allclose(p.grad, q.grad.numpy(), rtol=1e-12, atol=0) for p, q in zip(ours, theirs, strict=True))
+    _count("clip_grad_norm_")
 
 
 # ---------------------------------------------------------------------- clipping

@@ -55,6 +55,12 @@ def run(on, schedule, steps):
 # ---------------------------------------------------------------------- beside torch
 
 
+def _count(name):
+    from tests.parity import COUNTS  # needs torch
+
+    COUNTS[name] += 1
+
+
 def torch_optimizer(torch):
     return torch.optim.SGD([{"params": [torch.ones(1, requires_grad=True)], "lr": lr} for lr in RATES])
 
@@ -67,6 +73,7 @@ def test_hundred_values_are_torchs(name, kwargs):
     on, other = optimizer(), torch_optimizer(torch)
     schedule, twin = build(name, kwargs, on), getattr(torch.optim.lr_scheduler, name)(other, **kwargs)
     np.testing.assert_allclose(run(on, schedule, 100), run(other, twin, 100), rtol=1e-12, atol=1e-15)
+    _count(type(schedule).__name__)
 
 
 @pytest.mark.parity
@@ -79,6 +86,7 @@ def test_sequences_are_torchs(parts, milestones):
     schedule = SequentialLR(on, [build(*part, on) for part in parts], milestones)
     twin = module.SequentialLR(other, [getattr(module, name)(other, **kw) for name, kw in parts], milestones)
     np.testing.assert_allclose(run(on, schedule, 100), run(other, twin, 100), rtol=1e-12, atol=1e-15)
+    _count(type(schedule).__name__)
 
 
 @pytest.mark.parity

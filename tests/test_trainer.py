@@ -646,9 +646,10 @@ def test_bad_data_and_bad_numbers(options, words, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("n", [120, 1_000_001])
 @pytest.mark.parametrize("label", [3, -1])
-def test_one_bad_label_at_the_end_is_found_before_the_first_step(label):
-    x, y = blobs()
+def test_one_bad_label_at_the_end_is_found_before_the_first_step(label, n):
+    x, y = blobs(n)
     y[-1] = label
     for options in ({"train": (x, y)}, {"train": blobs(), "validation": (x, y)}):
         one = trainer()

@@ -20,7 +20,7 @@ class ArrayBatches:
 
     def __init__(self, name: str, inputs: tuple[Any, ...], target: Any = None) -> None:
         self.inputs = tuple(_samples(f"{name}: expected each input", x) for x in inputs)
-        self.target = None if target is None else _samples(f"{name}: expected the target", target)
+        self.target: Any = None if target is None else _samples(f"{name}: expected the target", target)
         lengths = [len(each) for each in (*self.inputs, self.target) if each is not None]
         if len(set(lengths)) > 1:
             raise ValueError(f"{name}: expected arrays of one length, got {' and '.join(map(str, lengths))} samples")
@@ -46,13 +46,16 @@ class ArrayBatches:
 
     def probe(self) -> Batch:
         """A few samples in which whatever is wrong with all of them can be seen: also the extreme labels."""
-        chosen = {0}
         y = self.target
-        if y is not None and y.dtype.kind in "iu" and y.size <= 10_000_000:
-            values = np.unique(y)
-            # the second ones too: the first may be the label that the loss ignores
-            for value in (*values[:2], *values[-2:]):
-                chosen.add(int(np.argmax(y == value)) // (y.size // self.samples))
+        places = [0]
+        if y is not None and y.dtype.kind in "iu":
+            if y.size <= 1_000_000:
+                values = np.unique(y)
+                # the second ones too: the first may be the label that the loss ignores
+                places += [int(np.argmax(y == value)) for value in (*values[:2], *values[-2:])]
+            else:
+                places += [int(y.argmin()), int(y.argmax())]
+        chosen = {place // (y.size // self.samples) if place else 0 for place in places}
         return self._batch(np.array(sorted(chosen)))
 
     def _batch(self, rows: Any) -> Batch:
@@ -79,7 +82,7 @@ class StreamBatches:
                     f"got an iterable of {_describe(batch)}"
                 )
             x, y = batch
-            yield (tuple(x) if isinstance(x, tuple) else (np.asarray(x),)), np.asarray(y)
+            yield tuple(np.asarray(each) for each in (x if isinstance(x, tuple) else (x,))), np.asarray(y)
         if none:
             raise ValueError(f"{self.name}: expected at least one batch, got none (an iterator that was used up?)")
 

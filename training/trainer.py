@@ -190,14 +190,8 @@ class Trainer:
                 waited = 0 if better else waited + 1
                 if self.patience is not None and waited >= self.patience:
                     if self.progress:
-                        best = (
-                            "it was never finite"
-                            if self.best is None
-                            else f"{self.best:.4g} in epoch {self.best_epoch}"
-                        )
-                        print(
-                            f"stopped: {monitor} has not become better for {waited} epochs (best: {best})", flush=True
-                        )
+                        best = f"; best: {self.best:.4g} in epoch {self.best_epoch}" if self.best is not None else ""
+                        print(f"stopped: {monitor} has not become better for {waited} epochs{best}", flush=True)
                     break
         if self.restore_best and self._best_weights:
             self.model.load_state_dict(self._best_weights)
