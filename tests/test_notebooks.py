@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import backhand.training
 from tests.conftest import need
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -49,25 +48,18 @@ def run(arguments, folder):
     return done.stdout
 
 
-def skip_what_is_not_there_yet(path):
-    if path.stem.startswith("02") and not hasattr(backhand.training, "Trainer"):
-        pytest.skip("the Trainer is being written")
-
-
 def test_there_are_lessons():
     assert [source.stem for source in SOURCES][:2] == ["01_gates_and_the_chain_rule", "02_two_layer_net"]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_source_runs_as_a_script(source, tmp_path):
-    skip_what_is_not_there_yet(source)
     assert run(["-Werror::RuntimeWarning", "-Werror::UserWarning", source], tmp_path)
     assert [path for path in tmp_path.iterdir() if path.name != ".ipython"] == []
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_notebook_runs_from_start_to_end(source, tmp_path):
-    skip_what_is_not_there_yet(source)
     need("nbclient")
     need("ipykernel")
     notebook = NOTEBOOKS / f"{source.stem}.ipynb"
