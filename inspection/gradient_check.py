@@ -92,17 +92,17 @@ def check_gradients(
 
     layer : any Layer; it is copied to float64 and stays untouched. Generators inside it are set back before each
         forward, so that dropout drops the same units each time.
-    inputs : arrays (or nested tuples of them); integers get no gradient. Keep them away from kinks.
+    inputs : arrays, or (nested) tuples of arrays where the layer takes tuples. Integers count as data, like labels,
+        unless the layer gives a gradient by them. Keep the numbers away from kinks.
     tolerance : the largest relative error that still counts as agreement
     step : h
     rng : where dout comes from
     most : entries compared in each array; of a larger one, that many are drawn
+    Raises ValueError where nothing can be compared: no gradient at all, or another output each time.
     """
     rng = np.random.default_rng(rng)
-    layer = copy.deepcopy(layer)
-    layer.zero_grad()
-    layer.astype(np.float64)._set_mode(training=layer.training, caching=True)
-    inputs = _map(inputs, _as_float64)
+    layer = _double(layer)
+    inputs = _floats_where_differentiated(layer, _map(inputs, _as_float64))
     generators = [(g, g.bit_generator.state) for g in _generators(layer)]
     buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
 
@@ -128,6 +128,16 @@ def check_gradients(
         targets.append((name, x, dx))
     for name, parameter in layer.named_parameters():
         targets.append((name, parameter.data, parameter.grad.copy()))
+    if not targets:
+        raise ValueError(
+            f"{report.layer}: nothing to compare, it has no parameters and gives no gradient by its inputs"
+        )
+    first, second = loss(), loss()
+    if not np.isclose(first, second, rtol=1e-9, atol=0, equal_nan=True):
+        raise ValueError(
+            f"{report.layer}: the same input gives another output each time ({first!r}, then {second!r}); keep the "
+            "numpy.random.Generator that it draws from as an attribute of the layer, where it can be set back"
+        )
     for name, z, analytic in targets:
         report.rows.append(_compare(name, z, analytic, loss, step, rng, most))
     return report
@@ -142,22 +152,21 @@ def check_layer(
 ) -> GradientReport:
     """Put a layer through everything a correct layer must survive; AssertionError says what it did not.
 
-    1. every dx and every parameter gradient against float64 central differences, with a random dout
-    2. arguments may be read-only: neither forward nor backward writes into what it was lent
+    1. arguments may be read-only: neither forward nor backward writes into what it was lent
+    2. every dx and every parameter gradient against float64 central differences, with a random dout
     3. gradients add: a second pass doubles them
     4. two forwards, then two backwards in reverse, give each forward its own gradients
     5. nothing stays saved after backward, and nothing is saved in eval()
     6. float32 stays float32, forward and backward
     7. non-contiguous inputs and a single sample give the same numbers (or a clear LayerError for the latter)
-    The layer itself is not touched. Returns the report of step 1.
+    The layer itself is not touched. Returns the report of step 2.
     """
+    inputs = _floats_where_differentiated(_double(layer), _map(inputs, _as_float64))
+    trial = _Trial(layer, np.random.default_rng(rng))
+    trial.read_only(inputs)
     report = check_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
     if not report:
         raise AssertionError(str(report))
-    rng = np.random.default_rng(rng)
-    trial = _Trial(layer, rng)
-    inputs = _map(inputs, _as_float64)
-    trial.read_only(inputs)
     trial.gradients_add(inputs)
     trial.two_at_once(inputs)
     trial.nothing_left(inputs)
@@ -176,9 +185,7 @@ class _Trial:
         self.title = _title(layer)
 
     def fresh(self, dtype: type = np.float64) -> Layer:
-        layer = copy.deepcopy(self.layer)
-        layer.zero_grad()
-        return layer.astype(dtype)._set_mode(training=layer.training, caching=True)
+        return _double(self.layer, dtype)
 
     def once(self, layer: Layer, inputs: Any, dout: Any = None) -> tuple[Any, Any, Any]:
         """(output, dout, gradients) of one pass; dout is drawn when it is not given."""
@@ -200,7 +207,8 @@ class _Trial:
             if a is None and b is None:
                 continue
             self.expect(
-                np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-9, atol=1e-12), f"{problem} (at {path})"
+                np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-9, atol=1e-12),
+                problem + (f" (number {'.'.join(map(str, path))} of several)" if path else ""),
             )
 
     def read_only(self, inputs: Any) -> None:
@@ -237,7 +245,8 @@ class _Trial:
         problem = "two forwards, then two backwards in reverse, mix up what was saved: use save() and saved()"
         self.same(together.backward(dout2), dx2, problem)
         self.same(together.backward(dout1), dx1, problem)
-        self.same([g for _, g in self.gradients(together)], [g for _, g in self.gradients(alone)], problem)
+        one, both = (tuple(g for _, g in self.gradients(each)) for each in (alone, together))
+        self.same(both, one, problem)
 
     def nothing_left(self, inputs: Any) -> None:
         layer = self.fresh()
@@ -280,6 +289,30 @@ def layer_forget(layer: Layer) -> None:
     """Drop what a forward without a backward left saved."""
     for each in layer.modules():
         each.forget()
+
+
+def _double(layer: Layer, dtype: type = np.float64) -> Layer:
+    """A copy in float64 that keeps what backward needs, in the layer's own mode; TypeError if it is no Layer."""
+    if not isinstance(layer, Layer):
+        hint = f"; did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+        raise TypeError(f"expected a Layer, got {layer!r}{hint}")
+    layer = copy.deepcopy(layer)
+    layer.zero_grad()
+    return layer.astype(dtype)._set_mode(training=layer.training, caching=True)
+
+
+def _floats_where_differentiated(layer: Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs, with integers as floats where the layer gives a gradient by them: they were numbers, not labels."""
+    if isinstance(layer, Loss) or all(x.dtype.kind == "f" for _, x in _leaves(inputs)):
+        return inputs
+    output = layer.forward(*inputs)
+    grads = layer.backward(_map(output, lambda y: np.ones(np.shape(y))))
+    layer.zero_grad()
+    grads = grads if isinstance(grads, tuple) else (grads,)
+    return tuple(
+        _map(x, lambda leaf: leaf.astype(np.float64)) if i < len(grads) and grads[i] is not None else x
+        for i, x in enumerate(inputs)
+    )
 
 
 def _compare(
@@ -341,8 +374,8 @@ def _input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Itera
 
 
 def _leaves(tree: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """(path, array) for every array in nested tuples or lists."""
-    if isinstance(tree, (tuple, list)):
+    """(path, array) for every array in nested tuples."""
+    if isinstance(tree, tuple):
         for i, item in enumerate(tree):
             yield from _leaves(item, (*path, i))
     else:
@@ -351,7 +384,7 @@ def _leaves(tree: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, 
 
 def _map(tree: Any, f: Callable[[Any], Any]) -> Any:
     """The same nesting, with f applied to every array in it."""
-    if isinstance(tree, (tuple, list)):
+    if isinstance(tree, tuple):
         return tuple(_map(item, f) for item in tree)
     return f(tree)
 

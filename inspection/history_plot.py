@@ -81,6 +81,10 @@ def plot_history(
         raise ValueError(f"plot_history: expected {len(runs)} labels, one for each run, got {len(labels)}")
     if not 0 <= smooth < 1:
         raise ValueError(f"plot_history: expected smooth in [0, 1), got {smooth!r}")
+    for name in names:
+        if any(runs) and not any(_drawn(run, name) for run in runs):
+            known = sorted({curve.removeprefix("val_").removeprefix("batch_") for run in runs for curve in run})
+            raise ValueError(f"plot_history: expected metrics to be some of {', '.join(known)}, got {name!r}")
     if log:
         _refuse_log([_drawn(run, name) for run in runs for name in names], chance)
 
@@ -332,8 +336,7 @@ def _finish(ax: Axes, drawn: list[_Curve], names: list[str], several: bool) -> N
     units = {curve.unit for curve in drawn}
     style.label_empty(ax, x="step" if units == {"step"} else "epoch", y=", ".join(names))
     if ax.get_legend_handles_labels()[0]:
-        rising = all("accuracy" in name for name in names)
-        ax.legend(loc="lower right" if rising else "upper right", fontsize="small", handlelength=2.5)
+        ax.legend(loc="best", fontsize="small", handlelength=2.5)
 
 
 def _panels(history: Any) -> list[str]:

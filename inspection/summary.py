@@ -116,8 +116,8 @@ def summary(model: Layer, input_shape: Any = None, *, params: bool = False) -> S
         layers.append(layer)
     cached, twice = None, False
     if input_shape is not None:
-        calls = _run(copied, input_shape)
-        bytes_kept, twice = _cached_bytes(copied)
+        calls, inputs = _run(copied, input_shape)
+        bytes_kept, twice = _cached_bytes(copied, inputs)
         for row, layer in zip(rows, layers, strict=True):
             row.shape = _shapes(calls.get(id(layer), []))
             row.cached = 0 if row.same_as else bytes_kept.get(id(layer), 0)
@@ -164,8 +164,8 @@ def _count(row: SummaryRow, layer: Layer, counted: dict[int, str]) -> None:
         counted.setdefault(id(parameter), f"#{row.number} {name}")
 
 
-def _run(model: Layer, input_shape: Any) -> dict[int, list[str]]:
-    """One forward; the shapes of the output at each call, by the id of the layer."""
+def _run(model: Layer, input_shape: Any) -> tuple[dict[int, list[str]], Any]:
+    """One forward; the shapes of the output at each call, by the id of the layer, and the inputs."""
     calls: dict[int, list[str]] = {}
 
     def watch(layer: Layer, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,7 +185,7 @@ def _run(model: Layer, input_shape: Any) -> dict[int, list[str]]:
         inputs = (inputs,)
     with np.errstate(all="ignore"):
         model(*inputs)
-    return calls
+    return calls, inputs
 
 
 def _is_shape(spec: Any) -> bool:
@@ -217,11 +217,13 @@ def _shapes(calls: list[str]) -> str:
     return " | ".join(different) or "?"
 
 
-def _cached_bytes(model: Layer) -> tuple[dict[int, int], bool]:
+def _cached_bytes(model: Layer, inputs: Any) -> tuple[dict[int, int], bool]:
     """The bytes that each layer keeps and none has kept before it, by the id of the layer; and if some keep the same.
 
-    What counts is the memory that stays alive: of a view, the array that it looks into. Parameters live anyway.
+    What counts is the memory that stays alive: of a view, the array that it looks into. Parameters live anyway, and
+    so does what an input that the caller gave is a part of.
     """
+    given = {id(_owner(array)): array.nbytes for array in _arrays(inputs)}
     parameters = {id(_owner(parameter.data)) for parameter in model.parameters()}
     stacks = [(saved, layer) for layer in model.modules() for saved in vars(layer).get("_stack") or []]
     kept: dict[int, int] = {}
@@ -233,7 +235,7 @@ def _cached_bytes(model: Layer) -> tuple[dict[int, int], bool]:
             if id(owner) in parameters:
                 continue
             if id(owner) not in first:
-                kept[id(layer)] = kept.get(id(layer), 0) + owner.nbytes
+                kept[id(layer)] = kept.get(id(layer), 0) + given.get(id(owner), owner.nbytes)
             twice |= first.setdefault(id(owner), id(layer)) != id(layer)
     return kept, twice
 

@@ -71,6 +71,9 @@ class Parameter:
         """The dtype that its layer computes in."""
         return self.data.dtype
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.data if dtype is None else self.data.astype(dtype)
+
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"
         return f"Parameter({self.data!r}{frozen})"
@@ -169,9 +172,12 @@ class Layer:
     def upstream(self, dout: Any) -> Any:
         """Dout, checked against the output that is on top of the stack and cast to its dtype; None means zeros.
 
-        It raises before anything is popped or added, so a wrong dout costs nothing.
+        It raises before anything is popped or added, so a wrong dout costs nothing. Where forward did not say what
+        the output was, dout comes back as it is.
         """
         out = self._top().out
+        if out is None:
+            return dout
         if type(out) is list:  # several outputs
             if type(dout) is not tuple or len(dout) != len(out):
                 self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
@@ -194,7 +200,9 @@ class Layer:
     def _top(self) -> _Saved:
         stack = self.__dict__.get("_stack")
         if not stack:
-            kept = "" if self.caching else "; eval() keeps nothing, use eval(caching=True) to differentiate it"
+            kept = "" if stack is not None else "; did forward call save()?"
+            if not self.caching:
+                kept = "; eval() keeps nothing, use eval(caching=True) to differentiate it"
             raise RuntimeError(f"{type(self).__name__}.backward() has no forward() left to undo{kept}")
         return stack[-1]
 
@@ -348,6 +356,12 @@ class Layer:
                     setattr(layer, name, buffer.astype(kind, copy=False))
         return self
 
+    def requires_grad_(self: L, requires_grad: bool = True) -> L:
+        """Thaw (or freeze, with False) every parameter in it; returns the layer itself."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
     def train(self: L, mode: bool = True) -> L:
         """Training behaviour, with caches (`train(False)` is `eval()`); returns the layer itself."""
         return self._set_mode(training=mode, caching=mode)
@@ -460,4 +474,6 @@ def within(layer: Layer, name: str, value: Any, low: float, high: float) -> floa
 
 def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:
     """A Parameter drawn from U(-bound, bound): what torch's layers start from."""
+    if np.dtype(dtype).kind != "f":
+        raise ValueError(f"expected a float dtype, got {np.dtype(dtype)}")
     return Parameter(rng.uniform(-bound, bound, shape).astype(dtype))

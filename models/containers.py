@@ -69,6 +69,14 @@ class Sequential(Container):
             dout = layer.backward(dout)
         return dout
 
+    def append(self, layer: Layer) -> Sequential:
+        """Put one more layer at the end, named by its position; returns the Sequential itself."""
+        name = str(len(self.layers))
+        if name in self.layers:
+            raise ValueError(f"{type(self).__name__}: there is a layer named {name!r} already")
+        self.layers[name] = _check_layer(self, layer)
+        return self
+
     def __len__(self) -> int:
         return len(self.layers)
 
@@ -204,7 +212,8 @@ class Parallel(_Branches):
     @all_or_nothing
     def forward(self, *x: Any) -> tuple[Any, ...]:
         if len(x) != len(self.branches):
-            self.reject(f"{len(self.branches)} inputs, one for each branch", len(x))
+            hint = "what belongs to one branch is one tuple" if len(x) > len(self.branches) else ""
+            self.reject(f"{len(self.branches)} inputs, one for each branch", len(x), hint)
         return tuple(
             branch.forward(*each) if type(each) is tuple else branch.forward(each)
             for branch, each in zip(self.branches, x, strict=True)
@@ -315,6 +324,8 @@ def _add_all(gradients: list[Any]) -> Any:
 def _check_layer(container: Layer, layer: Any) -> Layer:
     if not isinstance(layer, Layer):
         hint = f"; did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
+        if isinstance(layer, (list, tuple)):
+            hint = f"; unpack it: {type(container).__name__}(*layers)"
         raise TypeError(f"{type(container).__name__}: expected a Layer, got {layer!r}{hint}")
     return layer
 

@@ -37,7 +37,8 @@ class MLP(Sequential):
         dtype: DTypeLike = np.float32,
     ) -> None:
         if len(sizes) < 2:
-            raise ValueError(f"MLP: expected at least two sizes, from the input to the scores, got {sizes}")
+            hint = "; unpack it: MLP(*sizes)" if sizes and isinstance(sizes[0], (list, tuple)) else ""
+            raise ValueError(f"MLP: expected at least two sizes, from the input to the scores, got {sizes}{hint}")
         self.sizes = sizes
         self.activation = activation
         self.dropout = within(self, "dropout", dropout, 0, 1)

@@ -1,6 +1,7 @@
 """The command line, as a person uses it: what it prints, what it leaves, and one clear line for every mistake."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 from backhand.training import History
 from backhand.training.command_line import build_model, main
 
+COMMAND = [sys.executable, "-m", "backhand.training.command_line"]
 FAST = ["train", "--model", "mlp", "--hidden", "16", "--epochs", "2", "--batch-size", "128"]
 
 
@@ -60,7 +62,7 @@ def test_runs_are_numbered_and_never_overwritten_by_accident(here, capsys):
     assert sorted(p.name for p in (here / "runs").iterdir()) == ["digits-mlp", "digits-mlp-2"]
     before = (here / "runs/digits-mlp/model.safetensors").read_bytes()
     assert run(*FAST, "--seed", 5, "--out", "runs/digits-mlp") == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "history.jsonl, loss_curve.png, model.safetensors, best.safetensors already" in capsys.readouterr().err
     assert (here / "runs/digits-mlp/model.safetensors").read_bytes() == before
     assert run(*FAST, "--seed", 5, "--out", "runs/digits-mlp", "--overwrite", "--quiet") == 0
     assert (here / "runs/digits-mlp/model.safetensors").read_bytes() != before
@@ -74,12 +76,39 @@ def test_runs_are_numbered_and_never_overwritten_by_accident(here, capsys):
         ["--optimizer", "rmsprop", "--schedule", "constant"],
         ["--optimizer", "adagrad", "--warmup", "0.2"],
         ["--schedule", "constant", "--warmup", "0.5", "--clip-norm", "1", "--patience", "1"],
-        ["--model", "convnet", "--epochs", "1"],
     ],
     ids=" ".join,
 )
 def test_options(here, extra):
     assert run(*FAST, *extra, "--quiet", "--out", "run") == 0
+
+
+def test_the_default_model_is_the_convnet(here, capsys):
+    assert run("train", "--epochs", "1", "--batch-size", "256") == 0
+    assert "convnet: 94,186 parameters" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(here):
+    command = subprocess.Popen([*COMMAND, *FAST, "--epochs", "40"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while b"epoch 1/" not in command.stdout.readline():
+        pass
+    command.stdout.close()
+    assert command.stderr.read() == b""
+    command.stderr.close()
+    assert command.wait(timeout=60) == 1
+    assert (here / "runs/digits-mlp/history.jsonl").exists()
+
+
+def test_an_interrupt_keeps_the_run(here):
+    command = subprocess.Popen([*COMMAND, *FAST, "--epochs", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while b"epoch 2/" not in command.stdout.readline():
+        pass
+    command.send_signal(signal.SIGINT)
+    _, error = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert error.count(b"\n") == 1 and b"interrupted" in error
+    kept = {path.name for path in (here / "runs/digits-mlp").iterdir()}
+    assert {"history.jsonl", "model.safetensors", "loss_curve.png"} <= kept
 
 
 @pytest.mark.parametrize(
@@ -93,6 +122,11 @@ def test_options(here, extra):
         (["train", "--dropout", "1.5"], "--dropout: expected 0 or more and less than 1, got 1.5"),
         (["train", "--hidden", "12,x"], "--hidden: expected an integer, got 'x'"),
         (["train", "--hidden", "12,0"], "--hidden: expected 1 or more, got 0"),
+        (["train", "--hidden", "64"], "--hidden is for --model mlp"),
+        (["train", "--model", "lenet", "--data", "mnist", "--dropout", "0.1"], "--dropout is for --model mlp"),
+        (["train", "--momentum", "0.5"], "--momentum is for --optimizer sgd"),
+        (["train", "--data-dir", "run"], "--data-dir is for --data mnist or cifar10"),
+        (["summary", "lenet", "--hidden", "64"], "--hidden is for --model mlp"),
         (["train", "--data", "imagenet"], "--data: invalid choice: 'imagenet'"),
         (["train", "--model", "lenet"], "lenet takes images of 28x28 or 32x32 and these are 8x8"),
         (["train", "--out", "file"], "file"),
@@ -158,14 +192,16 @@ def test_plot_draws_runs_together(here, capsys):
     assert run("plot", "one", "two", "--log", "--smooth", "0.5") == 0
     assert "drew 2 runs into loss_curves.png" in capsys.readouterr().out
     assert (here / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
-    assert run("plot", "one/history.jsonl", "--metric", "accuracy", "--out", "accuracy.png") == 0
+    for name, place in (("one", "a"), ("two", "b")):
+        (here / place).mkdir()
+        (here / name).rename(here / place / "run")
+    assert run("plot", "a/run", "b/run", "--out", "same_names.png") == 0
+    assert run("plot", "a/run/history.jsonl", "--metric", "accuracy", "--out", "accuracy.png") == 0
     assert (here / "accuracy.png").stat().st_size > 5000
 
 
 def test_the_installed_command(here):
-    done = subprocess.run(
-        [sys.executable, "-m", "backhand.training.command_line", "train", "--help"], capture_output=True, text=True
-    )
+    done = subprocess.run([*COMMAND, "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     for word in ("--data", "--model", "--epochs", "--batch-size", "--lr", "--seed", "--out", "examples:"):
         assert word in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ MODELS = {
     "lenet": "LeNet-5, for 28x28 or 32x32 images",
     "convnet": "three blocks of convolution, batch norm, ReLU and pooling",
 }
+RUN_FILES = ("config.json", "history.jsonl", "loss_curve.png", "model.safetensors", "best.safetensors")
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "adam": optimizers.Adam,
     "adamw": optimizers.AdamW,
@@ -53,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         options.run(options)
     except TrainingError as error:
         return _complain(options.command, error, 1)
+    except BrokenPipeError:  # whoever read what we print has gone (`| head`): there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return _complain(options.command, "interrupted; what the run folder holds so far is intact", 130)
     except OSError as error:
@@ -74,6 +79,7 @@ def _complain(command: str, problem: object, status: int) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train a model on a dataset and leave a run folder behind."""
+    _refuse_what_would_be_ignored(options)
     shape, _ = DATA[options.data]
     model = build_model(options.model, shape, options.hidden, options.dropout, options.seed)
     folder, created = _run_folder(options)
@@ -88,7 +94,7 @@ def train(options: argparse.Namespace) -> None:
         model.parameters(),
         lr=options.lr,
         weight_decay=options.weight_decay,
-        **({"momentum": options.momentum} if options.optimizer == "sgd" else {}),
+        **({"momentum": 0.9 if options.momentum is None else options.momentum} if options.optimizer == "sgd" else {}),
     )
     config = {
         **{k: v for k, v in vars(options).items() if k not in ("run", "command", "quiet", "overwrite")},
@@ -124,15 +130,26 @@ def train(options: argparse.Namespace) -> None:
         if history.records:  # a run that breaks off has a curve too: it shows how
             save_loss_curve(history, folder / "loss_curve.png", classes=len(splits.classes))
     print(f"test accuracy {100 * scores['accuracy']:.2f} %   test loss {scores['loss']:.4f}")
-    say(f"{folder}/ holds {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    say(f"{folder}/ holds {', '.join(name for name in RUN_FILES if (folder / name).exists())}")
+
+
+def _refuse_what_would_be_ignored(options: argparse.Namespace) -> None:
+    for name, belongs, means in (
+        ("hidden", options.model == "mlp", "--model mlp"),
+        ("dropout", options.model == "mlp", "--model mlp"),
+        ("momentum", getattr(options, "optimizer", "sgd") == "sgd", "--optimizer sgd"),
+        ("data_dir", options.data != "digits", "--data mnist or cifar10 (the digits are bundled)"),
+    ):
+        if getattr(options, name, None) is not None and not belongs:
+            raise CommandError(f"--{name.replace('_', '-')} is for {means}")
 
 
 def build_model(
-    name: str, shape: Shape, hidden: tuple[int, ...], dropout: float, seed: int, classes: int = 10
+    name: str, shape: Shape, hidden: tuple[int, ...] | None, dropout: float | None, seed: int, classes: int = 10
 ) -> Layer:
     """The model that the command line calls `name`, for images of `shape` (C, H, W)."""
     if name == "mlp":
-        return models.MLP(int(np.prod(shape)), *hidden, classes, dropout=dropout, rng=seed)
+        return models.MLP(int(np.prod(shape)), *(hidden or (128,)), classes, dropout=dropout or 0.0, rng=seed)
     if name == "lenet":
         if shape[1:] not in ((28, 28), (32, 32)):
             raise CommandError(
@@ -170,8 +187,9 @@ def _run_folder(options: argparse.Namespace) -> tuple[Path, bool]:
             folder = base.with_name(f"{base.name}-{number}")
     else:
         folder = Path(options.out)
-        if (folder / "history.jsonl").exists() and not options.overwrite:
-            raise CommandError(f"{folder} holds a run already; choose another --out, or --overwrite it")
+        there = [name for name in RUN_FILES if (folder / name).exists()]
+        if there and not options.overwrite:
+            raise CommandError(f"{folder} holds {', '.join(there)} already; choose another --out, or --overwrite")
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".writable"
@@ -185,6 +203,7 @@ def _run_folder(options: argparse.Namespace) -> tuple[Path, bool]:
 
 def show_summary(options: argparse.Namespace) -> None:
     """Print the layer table of a model."""
+    _refuse_what_would_be_ignored(argparse.Namespace(**{**vars(options), "data": options.data or "mnist"}))
     shape, _ = DATA[options.data or ("mnist" if options.model == "lenet" else "digits")]
     model = build_model(options.model, shape, options.hidden, options.dropout, seed=0)
     print(summary(model, (options.batch_size, *shape), params=options.params))
@@ -201,6 +220,8 @@ def plot(options: argparse.Namespace) -> None:
         if not histories[-1].records:
             raise CommandError(f"{path}: holds no record of a run")
         names.append(run.name if run.is_dir() else run.parent.name)
+    if len(set(names)) < len(names):
+        names = [str(run) for run in options.runs]
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise CommandError(f"expected --out to end in .png, got {out.name!r}")
@@ -248,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         """examples:
   backhand train                                     the bundled digits, in seconds
   backhand train --data mnist --data-dir DIR --model lenet --epochs 2
-  backhand train --hidden 256,128 --dropout 0.2 --lr 0.002 --out runs/wide""",
+  backhand train --model mlp --hidden 256,128 --dropout 0.2 --out runs/wide""",
     )
     data = command.add_argument_group("data")
     data.add_argument("--data", choices=DATA, default="digits", help=_choices({k: v[1] for k, v in DATA.items()}))
@@ -261,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--batch-size", type=_at_least(1), default=64, help="samples in each step (%(default)s)")
     how.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help=f"{', '.join(OPTIMIZERS)} (%(default)s)")
     how.add_argument("--lr", type=_positive, default=2e-3, help="learning rate (%(default)s)")
-    how.add_argument("--momentum", type=_between(0, 1), default=0.9, help="of sgd (%(default)s)")
+    how.add_argument("--momentum", type=_between(0, 1), help="of sgd (0.9)")
     how.add_argument("--weight-decay", type=_not_negative, default=0.0, help="(%(default)s)")
     how.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate (%(default)s)")
     how.add_argument(
@@ -318,8 +339,8 @@ def _model_options(command: argparse.ArgumentParser, positional: bool = False) -
         group.add_argument("model", choices=MODELS, metavar="MODEL", help=_choices(MODELS))
     else:
         group.add_argument("--model", choices=MODELS, default="convnet", help=_choices(MODELS))
-    group.add_argument("--hidden", type=_sizes, default=(128,), help="hidden sizes of mlp, as in 256,128 (128)")
-    group.add_argument("--dropout", type=_between(0, 1), default=0.0, help="share dropped in mlp (%(default)s)")
+    group.add_argument("--hidden", type=_sizes, metavar="SIZES", help="hidden sizes of mlp, as in 256,128 (128)")
+    group.add_argument("--dropout", type=_between(0, 1), help="share dropped in mlp (0)")
 
 
 def _choices(what: dict[str, str]) -> str:
