@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, LayerError
+from backhand.layers.base import Array, Layer, LayerError, members
 from backhand.losses.base import Loss
 
 # Relative error, from the CS231n notes (https://cs231n.github.io/neural-networks-3/#gradcheck).
@@ -88,7 +88,7 @@ def check_gradients(
 ) -> GradientReport:
     """Compare every gradient of a layer with central differences, for a random upstream gradient.
 
-        dz ~ sum(dout * (y(z + h) - y(z - h))) / 2h
+        dz ~ sum of dout * (y(z + h) - y(z - h)) / 2h
 
     layer : any Layer; it is copied to float64 and stays untouched. Generators inside it are set back before each
         forward, so that dropout drops the same units each time.
@@ -118,10 +118,15 @@ def check_gradients(
     grads = layer.backward(dout)
     report = GradientReport(_title(layer), tolerance)
 
-    def loss() -> float:
+    def outputs() -> list[Array]:
         y = run()
         layer_forget(layer)
-        return sum(float(np.sum(d * v)) for (_, d), (_, v) in zip(_leaves(dout), _leaves(y), strict=True))
+        return [np.array(leaf, np.float64) for _, leaf in _leaves(y)]
+
+    def change(above: list[Array], below: list[Array]) -> float:
+        # entry by entry first: the difference of two large sums would drown in their rounding
+        parts = zip(_leaves(dout), above, below, strict=True)
+        return sum(float(np.sum(d * (a - b))) for (_, d), a, b in parts)
 
     targets: list[tuple[str, Array, Any]] = []
     for name, x, dx in _input_gradients(layer, inputs, grads):
@@ -132,14 +137,13 @@ def check_gradients(
         raise ValueError(
             f"{report.layer}: nothing to compare, it has no parameters and gives no gradient by its inputs"
         )
-    first, second = loss(), loss()
-    if not np.isclose(first, second, rtol=1e-9, atol=0, equal_nan=True):
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs(), outputs(), strict=True)):
         raise ValueError(
-            f"{report.layer}: the same input gives another output each time ({first!r}, then {second!r}); keep the "
-            "numpy.random.Generator that it draws from as an attribute of the layer, where it can be set back"
+            f"{report.layer}: the same input gives another output each time; keep the numpy.random.Generator that it "
+            "draws from as an attribute of the layer, where it can be set back"
         )
     for name, z, analytic in targets:
-        report.rows.append(_compare(name, z, analytic, loss, step, rng, most))
+        report.rows.append(_compare(name, z, analytic, outputs, change, step, rng, most))
     return report
 
 
@@ -154,11 +158,12 @@ def check_layer(
 
     1. arguments may be read-only: neither forward nor backward writes into what it was lent
     2. every dx and every parameter gradient against float64 central differences, with a random dout
-    3. gradients add: a second pass doubles them
-    4. two forwards, then two backwards in reverse, give each forward its own gradients
+    3. there is one gradient for each input
+    4. gradients add, in place: a second pass doubles them
     5. nothing stays saved after backward, and nothing is saved in eval()
-    6. float32 stays float32, forward and backward
-    7. non-contiguous inputs and a single sample give the same numbers (or a clear LayerError for the latter)
+    6. two forwards, then two backwards in reverse, give each forward its own gradients
+    7. float32 stays float32, forward and backward
+    8. non-contiguous inputs and a single sample give the same numbers (or a clear LayerError for the latter)
     The layer itself is not touched. Returns the report of step 2.
     """
     inputs = _floats_where_differentiated(_double(layer), _map(inputs, _as_float64))
@@ -167,9 +172,10 @@ def check_layer(
     report = check_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
     if not report:
         raise AssertionError(str(report))
+    trial.counted(inputs)
     trial.gradients_add(inputs)
-    trial.two_at_once(inputs)
     trial.nothing_left(inputs)
+    trial.two_at_once(inputs)
     trial.dtype_kept(inputs)
     trial.strided(inputs)
     trial.one_sample(inputs)
@@ -227,13 +233,32 @@ class _Trial:
     def gradients_add(self, inputs: Any) -> None:
         layer = self.fresh()
         states = [(g, g.bit_generator.state) for g in _generators(layer)]
+        buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
+        arrays = [(name, p, p.grad) for name, p in layer.named_parameters()]
         _, dout, _ = self.once(layer, inputs)
         first = self.gradients(layer)
         for generator, state in states:
             generator.bit_generator.state = state
+        for buffer, value in buffers:
+            buffer[...] = value
         self.once(layer, inputs, dout)
         for (name, once), (_, twice) in zip(first, self.gradients(layer), strict=True):
             self.same(twice, 2 * once, f"a second pass must double the gradient of {name}: use += in backward")
+        for name, parameter, array in arrays:
+            self.expect(parameter.grad is array, f"the gradient of {name} became another array: add in place, use +=")
+
+    def counted(self, inputs: Any) -> None:
+        _, _, grads = self.once(self.fresh(), inputs)
+        if isinstance(self.layer, Loss):
+            return
+        if len(inputs) == 1:
+            self.expect(
+                not isinstance(grads, tuple) or isinstance(inputs[0], tuple),
+                "takes one input, so backward returns dx, not a tuple",
+            )
+        else:
+            got = len(grads) if isinstance(grads, tuple) else 1
+            self.expect(got == len(inputs), f"takes {len(inputs)} inputs, but backward returned {got} gradients")
 
     def two_at_once(self, inputs: Any) -> None:
         other = _map(inputs, lambda x: x * 0.75 if x.dtype.kind == "f" else x)
@@ -296,9 +321,11 @@ def _double(layer: Layer, dtype: type = np.float64) -> Layer:
     if not isinstance(layer, Layer):
         hint = f"; did you mean {layer.__name__}()?" if isinstance(layer, type) else ""
         raise TypeError(f"expected a Layer, got {layer!r}{hint}")
-    layer = copy.deepcopy(layer)
+    layer = copy.deepcopy(layer).astype(dtype)
     layer.zero_grad()
-    return layer.astype(dtype)._set_mode(training=layer.training, caching=True)
+    for each in layer.modules():
+        each.caching = True
+    return layer
 
 
 def _floats_where_differentiated(layer: Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -319,7 +346,8 @@ def _compare(
     name: str,
     z: Array,
     analytic: Any,
-    loss: Callable[[], float],
+    outputs: Callable[[], list[Array]],
+    change: Callable[[list[Array], list[Array]], float],
     step: float,
     rng: np.random.Generator,
     most: int,
@@ -339,11 +367,11 @@ def _compare(
         at = np.unravel_index(entry, z.shape)
         value = z[at].copy()
         z[at] = value + step
-        above = loss()
+        high, above = float(z[at]), outputs()
         z[at] = value - step
-        below = loss()
+        low, below = float(z[at]), outputs()
         z[at] = value
-        numeric[i] = (above - below) / (2 * step)
+        numeric[i] = change(above, below) / (high - low)  # the step that was made, not the one that was meant
     mine = analytic.reshape(-1)[entries].astype(np.float64)
     scale = max(np.abs(numeric).max(), np.abs(mine).max())
     floor = max(scale / 100, 1e-6)
@@ -416,7 +444,7 @@ def _with_gaps(x: Any) -> Array:
 
 
 def _generators(layer: Layer) -> list[np.random.Generator]:
-    found = {id(v): v for each in layer.modules() for v in vars(each).values() if isinstance(v, np.random.Generator)}
+    found = {id(g): g for each in layer.modules() for _, g in members(each, np.random.Generator)}
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, Parameter
+from backhand.layers.base import Array, Layer, Parameter, members
 
 
 @dataclass
@@ -155,9 +155,7 @@ def _walk(layer: Layer, depth: int, name: str) -> Iterator[tuple[int, str, Layer
 
 def _count(row: SummaryRow, layer: Layer, counted: dict[int, str]) -> None:
     """Fill in the layer's own parameters, those of the layers inside it left out."""
-    for name, parameter in layer._named_members(Parameter):
-        if "." in name and any(name.startswith(f"{inner}.") for inner, _ in layer.named_children()):
-            continue
+    for name, parameter in members(layer, Parameter):
         before = counted.get(id(parameter), "")
         row.arrays.append((name, parameter.shape, parameter.size, before))
         row.parameters = (row.parameters or 0) + (0 if before else parameter.size)

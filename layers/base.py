@@ -89,13 +89,14 @@ class IncompatibleKeys(NamedTuple):
 class _Saved(NamedTuple):
     tick: int
     values: tuple[Any, ...]
-    out: Any  # (shape, dtype) of the output, a list of such pairs, or None
+    out: Any  # (shape, dtype) of the output, or a list (of lists ...) of these where it is a tuple, or None
 
 
 def all_or_nothing(forward: F) -> F:
     """Wrap a forward that calls other layers: when it fails, no layer keeps anything that it saved on the way.
 
-    The error also learns where in the container the layer stands that raised it.
+    The error also learns where in the container the layer stands that raised it. (What the layers before it learned
+    of the batch, a BatchNorm's running statistics, stays learned, as in torch.)
     """
 
     @functools.wraps(forward)
@@ -157,10 +158,8 @@ class Layer:
     def save(self, *values: Any, out: Any = None) -> None:
         """Push what backward will need; `out` is the output (or the tuple of them), whose shape dout must have."""
         if self.caching:
-            if type(out) is tuple:
-                out = [(y.shape, y.dtype) for y in out]
-            elif out is not None:
-                out = (out.shape, out.dtype)
+            if out is not None:
+                out = _signature(out)
             self.__dict__.setdefault("_stack", []).append(_Saved(next(_clock), values, out))
 
     def saved(self) -> tuple[Any, ...]:
@@ -172,30 +171,34 @@ class Layer:
     def upstream(self, dout: Any) -> Any:
         """Dout, checked against the output that is on top of the stack and cast to its dtype; None means zeros.
 
+        By an integer output (of a layer that only moves numbers) there is no gradient: then it returns None.
+
         It raises before anything is popped or added, so a wrong dout costs nothing. Where forward did not say what
         the output was, dout comes back as it is.
         """
         out = self._top().out
-        if out is None:
-            return dout
-        if type(out) is list:  # several outputs
-            if type(dout) is not tuple or len(dout) != len(out):
-                self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
-            return tuple(self._one_upstream(d, *each) for d, each in zip(dout, out, strict=True))
-        return self._one_upstream(dout, *out)
+        return dout if out is None else self._matched(dout, out)
 
-    def _one_upstream(self, dout: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def _matched(self, dout: Any, out: Any) -> Any:
+        if type(out) is list:
+            parts = (None,) * len(out) if dout is None else dout
+            if type(parts) is not tuple or len(parts) != len(out):
+                self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
+            return tuple(self._matched(part, each) for part, each in zip(parts, out, strict=True))
+        shape, dtype = out
+        if dtype.kind != "f":
+            return None
         if dout is None:
             return np.zeros(shape, dtype)
-        if type(dout) is tuple:
+        try:
+            array = np.asarray(dout)
+        except ValueError:
             self.reject(f"dout of shape {shape}, the shape of its output", _describe(dout))
-        array = np.asarray(dout)
-        if array.shape != shape:
-            self.reject(f"dout of shape {shape}, the shape of its output", array.shape)
+        if array.shape != shape or type(dout) is tuple:
+            self.reject(f"dout of shape {shape}, the shape of its output", _describe(dout))
         if array.dtype.kind not in "fiub":
             self.reject("dout of numbers", f"dtype {array.dtype}")
-        # an integer output (of a layer that only moves numbers) has no dtype that a gradient could take
-        return array if array.dtype == dtype or dtype.kind != "f" else array.astype(dtype)
+        return array if array.dtype == dtype else array.astype(dtype)
 
     def _top(self) -> _Saved:
         stack = self.__dict__.get("_stack")
@@ -215,9 +218,12 @@ class Layer:
     # ------------------------------------------------------------------ checking what comes in
 
     def array(self, x: Any) -> Array:
-        """x as an array of numbers, of whatever dtype it has; LayerError for text, objects, complex or nothing."""
+        """x as an array of numbers, of whatever dtype it has; LayerError for text, objects, complex or nothing.
+
+        A Python int is a number like 3.0; integer arrays are left as they are: labels, indices, pixels.
+        """
         try:
-            array = np.asarray(x)
+            array = np.asarray(float(x) if type(x) is int else x)
         except ValueError:
             self.reject("an array of numbers", _describe(x))
         if array.dtype.kind not in "fiub":
@@ -243,7 +249,7 @@ class Layer:
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """(name, layer) for every layer that is an attribute, or stands in a list, tuple or dict that is one."""
-        yield from _members(self, Layer)
+        yield from members(self, Layer)
 
     def children(self) -> Iterator[Layer]:
         """The inner layers, one level down."""
@@ -252,29 +258,31 @@ class Layer:
 
     def named_modules(self) -> Iterator[tuple[str, Layer]]:
         """(dotted name, layer) for this layer (name "") and every layer inside it, each once."""
-        seen = set()
-        for name, layer in self._walk():
-            if id(layer) not in seen:
-                seen.add(id(layer))
-                yield name, layer
+        yield from self._walk(seen=set())
 
     def modules(self) -> Iterator[Layer]:
         """This layer and every layer inside it, each once."""
         for _, layer in self.named_modules():
             yield layer
 
-    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    def _walk(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Layer]]:
+        """Every layer under every name that it has, or under the first alone where `seen` is given."""
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
         yield prefix, self
         for name, child in self.named_children():
-            yield from child._walk(f"{prefix}.{name}" if prefix else name)
+            yield from child._walk(f"{prefix}.{name}" if prefix else name, seen)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, Parameter), each once however often it is shared."""
         seen = set()
-        for name, parameter in self._named_members(Parameter):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        for prefix, layer in self.named_modules():
+            for name, parameter in members(layer, Parameter):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{prefix}.{name}" if prefix else name, parameter
 
     def parameters(self) -> Iterator[Parameter]:
         """Every Parameter once."""
@@ -293,18 +301,13 @@ class Layer:
             if buffer is not None:
                 yield name, buffer
 
-    def _named_members(self, kind: type) -> Iterator[tuple[str, Any]]:
-        for prefix, layer in self._walk():
-            for name, member in _members(layer, kind):
-                yield f"{prefix}.{name}" if prefix else name, member
-
     # ------------------------------------------------------------------ state
 
     def _named_state(self) -> Iterator[tuple[str, Array]]:
         """The arrays themselves under torch's keys: a layer's parameters, its buffers, then its inner layers."""
         for prefix, layer in self._walk():
             dot = f"{prefix}." if prefix else ""
-            for name, parameter in _members(layer, Parameter):
+            for name, parameter in members(layer, Parameter):
                 yield dot + name, parameter.data
             for name, buffer in layer._own_buffers():
                 yield dot + name, buffer
@@ -331,6 +334,8 @@ class Layer:
                 wrong.append(f"{name} should be {own[name].shape} and is {arrays[name].shape}")
             elif arrays[name].dtype.kind not in "fiub":
                 wrong.append(f"{name} should be numbers and is {arrays[name].dtype}")
+            elif own[name].dtype.kind in "iu" and (arrays[name] != arrays[name].astype(own[name].dtype)).any():
+                wrong.append(f"{name} should be whole numbers and is {arrays[name]}")
         problems = [f"misshapen: {', '.join(sorted(wrong))}"] if wrong else []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
@@ -383,6 +388,10 @@ class Layer:
         for layer in self.modules():
             layer.forget()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what a forward saved for its backward is of this moment: it is not copied, and not pickled
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+
     # ------------------------------------------------------------------ how it prints
 
     def __repr__(self) -> str:
@@ -395,17 +404,26 @@ def _guarded_forward(layer: Layer, *inputs: Any, **options: Any) -> Any:
     return layer.forward(*inputs, **options)
 
 
-def _members(owner: Layer, kind: type) -> Iterator[tuple[str, Any]]:
+def members(owner: Layer, kind: type) -> Iterator[tuple[str, Any]]:
     """(name, object) for the attributes of `owner` that are a `kind`, or hold some in a list, tuple or dict."""
     for name, value in vars(owner).items():
-        if isinstance(value, kind):
-            yield name, value
-        elif name == "_stack":
-            continue
-        elif isinstance(value, (list, tuple)):
-            yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, kind))
-        elif isinstance(value, dict):
-            yield from ((f"{name}.{key}", item) for key, item in value.items() if isinstance(item, kind))
+        if name != "_stack":
+            yield from _inside(name, value, kind)
+
+
+def _inside(name: str, value: Any, kind: type) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, kind):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _inside(f"{name}.{i}", item, kind)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _inside(f"{name}.{key}", item, kind)
+
+
+def _signature(out: Any) -> Any:
+    return [_signature(y) for y in out] if type(out) is tuple else (out.shape, out.dtype)
 
 
 def _constructor_arguments(layer: Layer) -> Iterator[str]:
@@ -421,12 +439,13 @@ def _constructor_arguments(layer: Layer) -> Iterator[str]:
         value = getattr(layer, argument.name)
         if isinstance(argument.default, bool) and (value is None or isinstance(value, Parameter)):
             value = value is not None  # bias=True became a Parameter
+        shown = value.__name__ if isinstance(value, type) else repr(value)
         if argument.kind is argument.VAR_POSITIONAL:
             yield from map(repr, value)
         elif argument.default is argument.empty:
-            yield repr(value)
+            yield shown
         elif not _same(value, argument.default):
-            yield f"{argument.name}={value!r}"
+            yield f"{argument.name}={shown}"
 
 
 def _same(value: object, default: object) -> bool:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import Elementwise
-from backhand.layers.base import Array, Layer, whole
+from backhand.layers.base import Array, Layer, whole, within
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Sum a gradient over the axes along which an input of `shape` was repeated: what was copied, adds."""
+    if gradient.shape == shape:
+        return gradient
     extra = gradient.ndim - len(shape)
     stretched = tuple(i for i, n in enumerate(shape, extra) if n == 1 and gradient.shape[i] != 1)
     return np.asarray(gradient.sum(tuple(range(extra)) + stretched, keepdims=True)).reshape(shape)
@@ -33,11 +35,17 @@ class _Gate(Layer):
         if len(inputs) < least:
             self.reject(f"at least {least} inputs", len(inputs))
         arrays = [self.input(x) for x in inputs]
-        try:
-            np.broadcast_shapes(*(x.shape for x in arrays))
-        except ValueError:
-            self.reject("inputs whose shapes broadcast", " and ".join(str(x.shape) for x in arrays))
+        if any(x.shape != arrays[0].shape for x in arrays):
+            try:
+                np.broadcast_shapes(*(x.shape for x in arrays))
+            except ValueError:
+                self.reject("inputs whose shapes broadcast", " and ".join(str(x.shape) for x in arrays))
         return arrays
+
+    def gradients(self, each: list[Array], shapes: list[tuple[int, ...]]) -> Any:
+        """One gradient for each input, in its own shape; not a tuple where there was one input."""
+        own = tuple(unbroadcast(gradient, shape) for gradient, shape in zip(each, shapes, strict=True))
+        return own if len(own) > 1 else own[0]
 
 
 class Add(_Gate):
@@ -54,10 +62,10 @@ class Add(_Gate):
         self.save([x.shape for x in arrays], out=y)
         return y
 
-    def backward(self, dout: Any) -> tuple[Array, ...]:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (shapes,) = self.saved()
-        return tuple(unbroadcast(dout, shape) for shape in shapes)
+        return self.gradients([dout] * len(shapes), shapes)
 
 
 class Copy(Layer):
@@ -66,20 +74,22 @@ class Copy(Layer):
         y_1 = ... = y_n = x        dx = dout_1 + ... + dout_n
 
     x, y_i : any shape
-    copies : how many branches
+    copies : how many branches, 2 or more
     """
 
     def __init__(self, copies: int = 2) -> None:
-        self.copies = whole(self, "copies", copies)
+        self.copies = whole(self, "copies", copies, least=2)
 
     def forward(self, x: ArrayLike) -> tuple[Array, ...]:
-        y = (self.input(x),) * self.copies
+        y = (self.array(x),) * self.copies
         self.save(out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Array | None:
         douts = self.upstream(dout)
         self.saved()
+        if douts[0] is None:  # copies of integers
+            return None
         return np.asarray(sum(douts[1:], start=douts[0] + 0))
 
 
@@ -97,13 +107,12 @@ class Multiply(_Gate):
         self.save(arrays, out=y)
         return y
 
-    def backward(self, dout: Any) -> tuple[Array, ...]:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (arrays,) = self.saved()
         # not y / x_i, which fails where x_i is 0
-        return tuple(
-            unbroadcast(_product([dout, *arrays[:i], *arrays[i + 1 :]]), x.shape) for i, x in enumerate(arrays)
-        )
+        each = [_product([dout, *arrays[:i], *arrays[i + 1 :]]) for i in range(len(arrays))]
+        return self.gradients(each, [x.shape for x in arrays])
 
 
 class Max(_Gate):
@@ -123,10 +132,10 @@ class Max(_Gate):
         self.save(winner, [x.shape for x in arrays], out=y)
         return y
 
-    def backward(self, dout: Any) -> tuple[Array, ...]:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         winner, shapes = self.saved()
-        return tuple(unbroadcast(dout * (winner == i), shape) for i, shape in enumerate(shapes))
+        return self.gradients([dout * (winner == i) for i in range(len(shapes))], shapes)
 
 
 class Exp(Elementwise):
@@ -187,7 +196,7 @@ class AddConstant(Layer):
     """
 
     def __init__(self, constant: float) -> None:
-        self.constant = constant
+        self.constant = within(self, "constant", constant, -np.inf, np.inf)
 
     def forward(self, x: ArrayLike) -> Array:
         y: Array = self.input(x) + self.constant
@@ -209,7 +218,7 @@ class MultiplyConstant(Layer):
     """
 
     def __init__(self, constant: float) -> None:
-        self.constant = constant
+        self.constant = within(self, "constant", constant, -np.inf, np.inf)
 
     def forward(self, x: ArrayLike) -> Array:
         y: Array = self.input(x) * self.constant

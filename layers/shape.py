@@ -25,7 +25,7 @@ class Identity(Layer):
         self.save(out=x)
         return x
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Array | None:
         dout = self.upstream(dout)
         self.saved()
         return dout
@@ -53,7 +53,7 @@ class Flatten(Layer):
         self.save(x.shape, out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Array | None:
         dout = self.upstream(dout)
         (shape,) = self.saved()
-        return dout.reshape(shape)
+        return None if dout is None else dout.reshape(shape)

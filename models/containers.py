@@ -37,17 +37,15 @@ class Sequential(Container):
 
     Sequential(Linear(784, 10), Softmax(1)), or by name: Sequential({"fc": Linear(784, 10), ...}); names are then
     used in state_dict. A tuple that one layer returns is spread over the arguments of the next.
-    Indexing, slicing, len() and iteration are those of a list.
+    Indexing, slicing, len() and iteration are those of a list; a slice keeps the names.
     """
 
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
         named: Mapping[str, Any]
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             named = layers[0]
-            self.named = True
         else:
             named = {str(i): layer for i, layer in enumerate(layers)}
-            self.named = False
         for name, layer in named.items():
             _check_layer(self, layer)
             if not isinstance(name, str) or not name or "." in name:
@@ -87,12 +85,11 @@ class Sequential(Container):
         if isinstance(index, str):
             return self.layers[index]
         if isinstance(index, slice):
-            items = list(self.layers.items())[index]
-            return Sequential(dict(items)) if self.named else Sequential(*(layer for _, layer in items))
+            return Sequential(dict(list(self.layers.items())[index]))
         return list(self.layers.values())[index]
 
     def __repr__(self) -> str:
-        if not self.named:
+        if list(self.layers) == [str(i) for i in range(len(self.layers))]:
             return super().__repr__()
         inside = _lines(f"{name!r}: {layer!r}" for name, layer in self.layers.items())
         return f"{type(self).__name__}({{\n{textwrap.indent(inside, '    ')}}})"
@@ -114,28 +111,32 @@ class Residual(Container):
 
     @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
-        x = self.input(x)
+        x = self.array(x)
         y = self.body.forward(x)
         around = x if self.shortcut is None else self.shortcut.forward(x)
+        _check_arrays(self, [y, around])
         if y.shape != around.shape:
             self.reject(f"a body that gives the shape of the shortcut, {around.shape}", y.shape)
         y = y + around
         self.save(out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         self.saved()
         around = dout if self.shortcut is None else self.shortcut.backward(dout)
-        return np.asarray(self.body.backward(dout) + around)
+        return _add_all([self.body.backward(dout), around])
 
 
 class _Branches(Container):
     """What Sum, Concat and Parallel share: `branches`, side by side, named by their position."""
 
+    least = 1
+
     def __init__(self, *branches: Layer) -> None:
-        if not branches:
-            raise ValueError(f"{type(self).__name__}: expected at least one branch, got none")
+        if len(branches) < self.least:
+            least = "one branch" if self.least == 1 else "two branches"
+            raise ValueError(f"{type(self).__name__}: expected at least {least}, got {len(branches)}")
         self.branches = tuple(_check_layer(self, branch) for branch in branches)
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
@@ -153,6 +154,7 @@ class Sum(_Branches):
     @all_or_nothing
     def forward(self, *x: Any) -> Array:
         outputs = [branch.forward(*x) for branch in self.branches]
+        _check_arrays(self, outputs)
         shapes = {y.shape for y in outputs}
         if len(shapes) > 1:
             self.reject("branches that give one shape", " and ".join(str(y.shape) for y in outputs))
@@ -185,6 +187,7 @@ class Concat(_Branches):
     @all_or_nothing
     def forward(self, *x: Any) -> Array:
         outputs = [branch.forward(*x) for branch in self.branches]
+        _check_arrays(self, outputs)
         try:
             y = np.concatenate(outputs, axis=self.axis)
         except ValueError:
@@ -209,21 +212,23 @@ class Parallel(_Branches):
     x_i : what branch i takes; a tuple is spread over its arguments, and its gradients come back as a tuple
     """
 
+    least = 2  # one branch would make a tuple of one, which is no different from what is in it
+
     @all_or_nothing
     def forward(self, *x: Any) -> tuple[Any, ...]:
         if len(x) != len(self.branches):
             hint = "what belongs to one branch is one tuple" if len(x) > len(self.branches) else ""
             self.reject(f"{len(self.branches)} inputs, one for each branch", len(x), hint)
-        return tuple(
+        y = tuple(
             branch.forward(*each) if type(each) is tuple else branch.forward(each)
             for branch, each in zip(self.branches, x, strict=True)
         )
+        self.save(out=y)
+        return y
 
     def backward(self, dout: Any) -> tuple[Any, ...]:
-        if dout is None:
-            dout = (None,) * len(self.branches)
-        if not isinstance(dout, tuple) or len(dout) != len(self.branches):
-            self.reject(f"dout as a tuple of {len(self.branches)}, one for each branch", type(dout).__name__)
+        dout = self.upstream(dout)
+        self.saved()
         pairs = list(zip(self.branches, dout, strict=True))
         return tuple(branch.backward(each) for branch, each in reversed(pairs))[::-1]
 
@@ -244,10 +249,11 @@ class Repeat(Container):
         return [str(self.times)]
 
     @all_or_nothing
-    def forward(self, x: Any) -> Any:
+    def forward(self, *x: Any) -> Any:
         for _ in range(self.times):
-            x = self.body.forward(x)
-        return x
+            y = self.body.forward(*x)
+            x = y if type(y) is tuple else (y,)
+        return x[0] if len(x) == 1 else x
 
     def backward(self, dout: Any) -> Any:
         for _ in range(self.times):
@@ -288,12 +294,13 @@ class Unroll(Container):
             state = self.cell.forward(x_t) if state is None else self.cell.forward(x_t, state)
             outputs.append(state[0] if type(state) is tuple else state)
         y = np.stack(outputs, axis=axis)
-        self.save(given, len(state) if type(state) is tuple else 0, out=y)
-        return (y, state) if self.return_state else y
+        out = (y, state) if self.return_state else y
+        self.save(given, len(state) if type(state) is tuple else 0, out=out)
+        return out
 
     def backward(self, dout: Any) -> Any:
-        dy, dstate = dout if self.return_state and dout is not None else (dout, None)
-        dy = self.upstream(dy)
+        dout = self.upstream(dout)
+        dy, dstate = dout if self.return_state else (dout, None)
         given, parts = self.saved()
         axis = int(self.batch_first)
         dxs = []
@@ -312,13 +319,19 @@ class Unroll(Container):
 
 
 def _add_all(gradients: list[Any]) -> Any:
-    """The sum over the branches of a fork; tuples add member by member, and None (an integer input) stays None."""
-    first = gradients[0]
-    if isinstance(first, tuple):
-        return tuple(_add_all(list(each)) for each in zip(*gradients, strict=True))
-    if first is None:
+    """The sum over the branches of a fork: tuples add member by member, None (by an integer input) adds nothing."""
+    some = [gradient for gradient in gradients if gradient is not None]
+    if not some:
         return None
-    return np.asarray(sum(gradients[1:], start=first + 0))
+    if isinstance(some[0], tuple):
+        return tuple(_add_all(list(each)) for each in zip(*some, strict=True))
+    return np.asarray(sum(some[1:], start=some[0] + 0))
+
+
+def _check_arrays(container: Layer, outputs: list[Any]) -> None:
+    for i, y in enumerate(outputs):
+        if type(y) is tuple:
+            container.reject("one output from each branch", f"a tuple of {len(y)} from branch {i}")
 
 
 def _check_layer(container: Layer, layer: Any) -> Layer:

@@ -39,6 +39,10 @@ class MLP(Sequential):
         if len(sizes) < 2:
             hint = "; unpack it: MLP(*sizes)" if sizes and isinstance(sizes[0], (list, tuple)) else ""
             raise ValueError(f"MLP: expected at least two sizes, from the input to the scores, got {sizes}{hint}")
+        if not (isinstance(activation, type) and issubclass(activation, Layer)):
+            raise ValueError(
+                f"MLP: expected activation to be the class of a layer (ReLU, not ReLU()), got {activation!r}"
+            )
         self.sizes = sizes
         self.activation = activation
         self.dropout = within(self, "dropout", dropout, 0, 1)

@@ -8,8 +8,23 @@ import sys
 import numpy as np
 import pytest
 
-from backhand.layers import Add, Copy, Flatten, Layer, LayerError, Linear, Multiply, Parameter, ReLU, Tanh
-from backhand.losses import MSELoss
+from backhand.layers import (
+    Add,
+    AddConstant,
+    Copy,
+    Flatten,
+    Identity,
+    Layer,
+    LayerError,
+    Linear,
+    Max,
+    Multiply,
+    MultiplyConstant,
+    Parameter,
+    ReLU,
+    Tanh,
+)
+from backhand.losses import Loss, MSELoss
 from backhand.models import Concat, Parallel, Repeat, Residual, Sequential, Sum, Unroll
 from tests.cases import families
 
@@ -188,10 +203,26 @@ def test_a_wrong_dout_costs_nothing(case):
     layer = case.build()
     output = layer(*case.arrays())
     before = snapshot(layer)
-    wrong = tuple(np.zeros((7, 7, 7, 7, 7)) for _ in output) if isinstance(output, tuple) else np.zeros((7, 7, 7, 7, 7))
-    with pytest.raises(LayerError, match="dout"):
-        layer.backward(wrong)
-    assert_unchanged(layer, before)
+    for wrong in one_wrong_at_a_time(output, scalar=isinstance(layer, Loss)):
+        with pytest.raises(LayerError, match="dout"):
+            layer.backward(wrong)
+        assert_unchanged(layer, before)
+
+
+def one_wrong_at_a_time(output, scalar=False):
+    """The output with one array replaced by one of another shape, for each array in it; and things of no shape."""
+    if scalar:
+        yield np.zeros((7, 7, 7, 7, 7))
+        return
+    if not isinstance(output, tuple):
+        yield from (np.zeros((7, 7, 7, 7, 7)), [[1.0], [1.0, 2.0]], "text", (1.0, 2.0))
+        return
+    yield np.zeros((7, 7, 7, 7, 7))
+    yield (*output, output[0])
+    for i, part in enumerate(output):
+        for wrong in one_wrong_at_a_time(part):
+            if getattr(part, "dtype", np.dtype(float)).kind == "f" or isinstance(part, tuple):
+                yield (*output[:i], wrong, *output[i + 1 :])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -277,9 +308,13 @@ def test_sizes_must_be_positive_integers(size):
 def test_containers_refuse_what_is_not_a_layer():
     with pytest.raises(TypeError, match=r"Sequential: expected a Layer, got <class .*ReLU'>; did you mean ReLU\(\)\?"):
         Sequential(Linear(2, 2), ReLU)
-    for container in (Sum, Concat, Parallel):
+    for container in (Sum, Concat):
         with pytest.raises(ValueError, match="at least one branch"):
             container()
+    with pytest.raises(ValueError, match="at least two branches, got 1"):
+        Parallel(ReLU())
+    with pytest.raises(TypeError, match=r"unpack it: Sequential\(\*layers\)"):
+        Sequential([ReLU(), ReLU()])
     with pytest.raises(ValueError, match="times"):
         Repeat(ReLU(), 0)
     with pytest.raises(ValueError, match="names without dots"):
@@ -314,12 +349,156 @@ def test_repr_is_the_constructor_call():
     assert repr(eval(repr(named))) == repr(named)
 
 
+class Lookup(Layer):
+    """The least embedding: integers in, rows out, and no gradient by the integers."""
+
+    def __init__(self, rows, width):
+        self.weight = Parameter(np.random.default_rng(0).standard_normal((rows, width)))
+
+    def forward(self, x):
+        x = self.array(x)
+        y = self.weight.data[x]
+        self.save(x, out=y)
+        return y
+
+    def backward(self, dout):
+        dout = self.upstream(dout)
+        (x,) = self.saved()
+        np.add.at(self.weight.grad, x, dout)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda e: Sequential(Identity(), e),
+        lambda e: Sequential(Flatten(), e),
+        lambda e: Sequential(Copy(2), Parallel(e, Sequential(Identity(), e)), Add()),
+        lambda e: Residual(e, e),
+        lambda e: Sum(e, Sequential(Identity(), e)),
+        lambda e: Concat(e, e, axis=-1),
+    ],
+)
+def test_integers_go_through_containers_and_give_no_gradient(net):
+    lookup = Lookup(5, 3)
+    model = net(lookup)
+    y = model(np.array([[1, 4], [1, 0]]))
+    assert model.backward(np.ones_like(y)) is None
+    assert lookup.weight.grad[1].all() and not lookup.weight.grad[2].any()
+    assert all(not vars(each).get("_stack") for each in model.modules())
+
+
+def test_python_ints_are_numbers():
+    circuit = Sequential(Parallel(Add(), Identity()), Multiply())
+    assert circuit((-2, 5), -4) == -12
+    assert circuit.backward(1) == ((-4, -4), 3)
+
+
+def test_outputs_of_branches_must_be_arrays():
+    for container in (Sum(Copy(), Copy()), Concat(Copy(), ReLU()), Residual(Copy())):
+        with pytest.raises(LayerError, match="one output from each branch, got a tuple of 2"):
+            container(np.ones(3))
+
+
+def test_one_input_gives_one_gradient():
+    for gate in (Add(), Multiply(), Max()):
+        gate(np.ones(3))
+        assert gate.backward(np.full(3, 2.0)).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_the_first_of_equals_gets_the_gradient_of_max():
+    gate = Max()
+    gate(2.0, 2.0, 1.0)
+    assert gate.backward(5.0) == (5.0, 0.0, 0.0)
+
+
+def test_constants_are_numbers_and_keep_the_dtype():
+    x = np.ones(3, np.float32)
+    for gate in (MultiplyConstant(1 / np.sqrt(2)), AddConstant(np.sqrt(2))):
+        assert gate(x).dtype == np.float32
+        assert gate.backward(x).dtype == np.float32
+    for wrong in ("a", None, np.ones(3), np.nan):
+        with pytest.raises(ValueError, match="expected constant in"):
+            MultiplyConstant(wrong)
+
+
+def test_a_dout_of_another_dtype_is_cast():
+    layer = Linear(3, 2, rng=0)
+    layer(np.ones((1, 3)))
+    assert layer.backward(np.ones((1, 2), np.float64)).dtype == np.float32
+    layer(np.ones((1, 3)))
+    assert layer.backward([[1, 2]]).dtype == np.float32
+
+
+def test_layers_in_nested_lists_are_found_and_cycles_end():
+    class Nested(Layer):
+        def __init__(self):
+            self.blocks = [[Linear(2, 2)], {"a": (Linear(2, 2),)}]
+            self.again = self.blocks[0][0]
+
+    net = Nested()
+    assert [name for name, _ in net.named_parameters()] == [
+        f"blocks.{where}.{kind}" for where in ("0.0", "1.a.0") for kind in ("weight", "bias")
+    ]
+    net.blocks[0][0].parent = net
+    assert len(list(net.modules())) == 3
+    assert len(list(net.parameters())) == 4
+
+
+def test_an_int_dtype_is_refused():
+    with pytest.raises(ValueError, match="float dtype, got int"):
+        Linear(3, 2, dtype="int32")
+
+
+def test_freezing_and_appending():
+    model = Sequential(Linear(3, 2)).append(ReLU()).append(Linear(2, 1))
+    assert list(model.requires_grad_(False).state_dict())[-1] == "2.bias"
+    assert not any(p.requires_grad for p in model.parameters())
+    assert all(p.requires_grad for p in model.requires_grad_().parameters())
+    with pytest.raises(TypeError, match="expected a Layer"):
+        model.append(ReLU)
+
+
+def test_a_parameter_is_an_array_to_numpy():
+    layer = Linear(3, 2, rng=0)
+    np.testing.assert_array_equal(np.ones((1, 3)) @ np.asarray(layer.weight).T, np.ones((1, 3)) @ layer.weight.data.T)
+
+
+def test_what_a_forward_saved_is_neither_copied_nor_pickled():
+    layer = Linear(30, 20, rng=0)
+    small = len(pickle.dumps(layer))
+    layer(np.ones((1000, 30)))
+    assert len(pickle.dumps(layer)) == small
+    assert not hasattr(copy.deepcopy(layer), "_stack")
+    assert len(layer._stack) == 1
+
+
+def test_whole_numbers_stay_whole_in_a_state():
+    layer = Scale()
+    with pytest.raises(LayerError, match=r"seen should be whole numbers and is 3\.7"):
+        layer.load_state_dict({"seen": np.array(3.7)}, strict=False)
+
+
+def test_forward_without_save_says_so():
+    class Forgot(Layer):
+        def forward(self, x):
+            return x
+
+        def backward(self, dout):
+            return self.saved()
+
+    layer = Forgot()
+    layer(np.ones(2))
+    with pytest.raises(RuntimeError, match=r"did forward call save\(\)"):
+        layer.backward(np.ones(2))
+
+
 def test_sequential_is_a_list():
     model = Sequential(Linear(3, 2), ReLU(), Linear(2, 1))
     assert len(model) == 3
     assert list(model)[1] is model[1]
     assert [repr(layer) for layer in model[1:]] == ["ReLU()", "Linear(2, 1)"]
     assert model[-1] is model["2"]
+    assert list(model[1:].state_dict()) == ["2.weight", "2.bias"]  # as in torch
 
 
 def test_unroll_with_a_tuple_state_and_without_a_state():

@@ -19,12 +19,23 @@ def shared() -> tuple[Sequential]:
     return (Sequential(one, Tanh(), one),)
 
 
+def between_branches(n: int) -> tuple[Sequential, Sequential]:
+    one = linear(n, n)
+    return Sequential(one, Tanh()), Sequential(Sigmoid(), one)
+
+
 CASES = [
     Case(Sequential, lambda: (linear(4, 5), ReLU(), linear(5, 3)), [(2, 4)]),
     Case(Sequential, lambda: ({"in": linear(4, 5), "out": Sigmoid()},), [(2, 4)], torch=False),
     Case(Sequential, lambda: (Parallel(Add(), Identity()), Multiply()), [[(3,), (3,)], (3,)], torch=False),
     Case(Sequential, lambda: (Copy(), Multiply()), [(3,)], torch=False),
     Case(Sequential, shared, [(2, 4)], torch=False),
+    # one layer in several branches: its stack is only right when the branches go back in reverse
+    Case(Sum, lambda: between_branches(4), [(2, 4)], torch=False),
+    Case(Concat, lambda: between_branches(4), [(2, 4)], torch=False),
+    Case(Parallel, lambda: between_branches(4), [(2, 4), (2, 4)], torch=False),
+    Case(Residual, lambda: between_branches(4), [(2, 4)], torch=False),
+    Case(Sequential, lambda: (Copy(), Repeat(Parallel(Tanh(), Sigmoid()), 2), Add()), [(3,)], torch=False),
     Case(Residual, lambda: (linear(4, 4),), [(2, 4)]),
     Case(Residual, lambda: (linear(4, 3), linear(4, 3)), [(2, 4)]),
     Case(Sum, lambda: (linear(4, 3), Sequential(Tanh(), linear(4, 3))), [(2, 4)]),
