@@ -83,6 +83,47 @@ def test_options(here, extra):
     assert run(*FAST, *extra, "--quiet", "--out", "run") == 0
 
 
+def weights_of(here, name, *options):
+    assert run(*FAST, *options, "--quiet", "--out", name) == 0
+    return load_file(here / name / "model.safetensors")["fc1.weight"], History.read(here / name / "history.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("base", "extra"),
+    [
+        ([], ["--optimizer", "adamw"]),
+        ([], ["--weight-decay", "0.1"]),
+        ([], ["--schedule", "constant"]),
+        ([], ["--warmup", "0.5"]),
+        ([], ["--clip-norm", "0.01"]),
+        ([], ["--dropout", "0.5"]),
+        ([], ["--lr", "0.01"]),
+        ([], ["--batch-size", "100"]),
+        ([], ["--seed", "1"]),
+        (["--optimizer", "sgd"], ["--momentum", "0.1"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_every_option_changes_what_is_learned(here, base, extra):
+    (one, _), (other, _) = weights_of(here, "one", *base), weights_of(here, "other", *base, *extra)
+    assert (one != other).any()
+
+
+def test_the_cosine_ends_at_zero_and_the_warm_up_starts_low(here):
+    # 1,257 samples in batches of 157: the last one alone joins the batch before it
+    _, history = weights_of(here, "run", "--batch-size", "157", "--warmup", "0.25", "--lr", "0.1")
+    rates = [record["lr"] for record in history if "batch_loss" in record]
+    assert len(rates) == 16
+    assert rates[0] == pytest.approx(0.1 / 4)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[-1] < 0.003
+
+
+def test_patience_ends_it_early(here):
+    _, history = weights_of(here, "run", "--epochs", "40", "--lr", "3", "--patience", "2")
+    assert max(record["epoch"] for record in history) < 40
+
+
 def test_the_default_model_is_the_convnet(here, capsys):
     assert run("train", "--epochs", "1", "--batch-size", "256") == 0
     assert "convnet: 94,186 parameters" in capsys.readouterr().out
@@ -122,6 +163,7 @@ def test_an_interrupt_keeps_the_run(here):
         (["train", "--dropout", "1.5"], "--dropout: expected 0 or more and less than 1, got 1.5"),
         (["train", "--hidden", "12,x"], "--hidden: expected an integer, got 'x'"),
         (["train", "--hidden", "12,0"], "--hidden: expected 1 or more, got 0"),
+        (["train", "--model", "mlp", "--hidden", "9" * 14], "too large for this machine"),
         (["train", "--hidden", "64"], "--hidden is for --model mlp"),
         (["train", "--model", "lenet", "--data", "mnist", "--dropout", "0.1"], "--dropout is for --model mlp"),
         (["train", "--momentum", "0.5"], "--momentum is for --optimizer sgd"),

@@ -19,6 +19,7 @@ from backhand.inspection import plot_history, save_loss_curve, style, summary
 from backhand.layers import Layer
 from backhand.losses import CrossEntropyLoss
 from backhand.training import optimizers, schedules
+from backhand.training.batches import ArrayBatches
 from backhand.training.history import History
 from backhand.training.trainer import Trainer, TrainingError
 
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         about = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
         return _complain(options.command, about, 2)
+    except (MemoryError, OverflowError) as error:
+        return _complain(options.command, f"that is too large for this machine ({error})", 2)
     except (CommandError, ValueError) as error:
         return _complain(options.command, error, 2)
     return 0
@@ -89,11 +92,12 @@ def train(options: argparse.Namespace) -> None:
         if created:
             folder.rmdir()
         raise
-    steps = -(-len(splits.train.x) // options.batch_size) * options.epochs
+    in_an_epoch = ArrayBatches("train", (splits.train.x,)).count(options.batch_size, merge=True)
+    steps = options.epochs * (in_an_epoch or 0)
     optimizer = OPTIMIZERS[options.optimizer](
         model.parameters(),
         lr=options.lr,
-        weight_decay=options.weight_decay,
+        **({} if options.weight_decay is None else {"weight_decay": options.weight_decay}),
         **({"momentum": 0.9 if options.momentum is None else options.momentum} if options.optimizer == "sgd" else {}),
     )
     config = {
@@ -283,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help=f"{', '.join(OPTIMIZERS)} (%(default)s)")
     how.add_argument("--lr", type=_positive, default=2e-3, help="learning rate (%(default)s)")
     how.add_argument("--momentum", type=_between(0, 1), help="of sgd (0.9)")
-    how.add_argument("--weight-decay", type=_not_negative, default=0.0, help="(%(default)s)")
+    how.add_argument("--weight-decay", type=_not_negative, help="(0; 0.01 in adamw)")
     how.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate (%(default)s)")
     how.add_argument(
         "--warmup", type=_between(0, 1), default=0.0, help="share of the steps in which the rate rises (%(default)s)"
@@ -356,7 +360,7 @@ def _number(text: str, kind: type) -> Any:
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or not np.isfinite(value):
+    if value is None or not (kind is int or np.isfinite(value)):
         raise argparse.ArgumentTypeError(f"expected {'an integer' if kind is int else 'a number'}, got {text!r}")
     return value
 
