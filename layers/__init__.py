@@ -3,6 +3,7 @@
 from backhand.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from backhand.layers.adaptive import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d
 from backhand.layers.base import Layer, LayerError, Parameter
+from backhand.layers.cells import GRUCell, LSTMCell, RNNCell
 from backhand.layers.conv import Conv1d, Conv2d, Conv3d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gates import (
@@ -19,9 +20,13 @@ from backhand.layers.gates import (
 from backhand.layers.linear import Linear
 from backhand.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
 from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from backhand.layers.recurrent import GRU, LSTM, RNN
 from backhand.layers.shape import Flatten, Identity
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -40,7 +45,9 @@ __all__ = [
     "Dropout",
     "Exp",
     "Flatten",
+    "GRUCell",
     "Identity",
+    "LSTMCell",
     "Layer",
     "LayerError",
     "LayerNorm",
@@ -54,6 +61,7 @@ __all__ = [
     "MultiplyConstant",
     "Negate",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Reciprocal",
     "Sigmoid",

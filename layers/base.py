@@ -141,7 +141,7 @@ class Layer:
 
     # ------------------------------------------------------------------ the two methods
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """y, and save what backward needs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 

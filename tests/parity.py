@@ -13,6 +13,7 @@ from backhand.losses import Loss
 from tests.cases import Case
 
 TOLERANCE = 1e-9
+OURS = ("rng", "dtype", "return_state")  # arguments that torch does not have
 COUNTS: Counter[str] = Counter()  # how many cases agreed, by class; the run prints it at its end
 DRAWN: Counter[str] = Counter()  # those of them that hypothesis drew
 
@@ -20,7 +21,7 @@ DRAWN: Counter[str] = Counter()  # those of them that hypothesis drew
 def twin(case: Case) -> Any:
     """The torch.nn module of the same name and arguments, in float64."""
     arguments = [_to_torch(a) for a in (case.args() if callable(case.args) else case.args)]
-    kwargs = {name: _to_torch(value) for name, value in case.kwargs.items() if name not in ("rng", "dtype")}
+    kwargs = {name: _to_torch(value) for name, value in case.kwargs.items() if name not in OURS}
     return getattr(torch.nn, case.cls.__name__)(*arguments, **kwargs).double()
 
 

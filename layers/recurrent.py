@@ -1,0 +1,363 @@
+"""Recurrent layers over whole sequences: several layers, both directions, sequences of different lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from backhand.layers.base import Array, whole, within
+from backhand.layers.cells import ElmanStep, GRUStep, LSTMStep
+from backhand.layers.dropout import Dropout
+from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, features, flag
+
+
+class Stack(Recurrence):
+    """What RNN, LSTM and GRU share: scans above each other, in one direction or both.
+
+    y^l = [scan(y^{l-1}), scan of y^{l-1} from its end],    y^0 = x,    with dropout between the layers
+    """
+
+    between: Dropout | None = None
+
+    def build(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        return_state: bool,
+        rng: np.random.Generator | int | None,
+        dtype: DTypeLike,
+    ) -> None:
+        """Check the arguments and make the parameters."""
+        self.input_size = whole(self, "input_size", input_size)
+        self.hidden_size = whole(self, "hidden_size", hidden_size)
+        self.num_layers = whole(self, "num_layers", num_layers)
+        self.bias = flag(self, "bias", bias)
+        self.batch_first = flag(self, "batch_first", batch_first)
+        if isinstance(dropout, (bool, np.bool_)):
+            raise ValueError(f"{type(self).__name__}: expected dropout in [0, 1], got {dropout!r}")
+        self.dropout = within(self, "dropout", dropout, 0, 1)
+        self.bidirectional = bool(bidirectional)
+        self.proj_size = whole(self, "proj_size", proj_size, least=0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"{type(self).__name__}: expected proj_size below hidden_size, got {proj_size!r}")
+        self.return_state = flag(self, "return_state", return_state)
+        rng = np.random.default_rng(rng)
+        for layer in range(self.num_layers):
+            inputs = self.output_size * self._directions() if layer else self.input_size
+            for direction in range(self._directions()):
+                self.add_weights(_suffix(layer, direction), inputs, self.bias, rng, dtype)
+        if self.dropout and self.num_layers > 1:
+            self.between = Dropout(self.dropout, rng=rng)
+
+    def forward(self, x: ArrayLike, hx: Any = None, *, lengths: ArrayLike | None = None) -> Any:
+        x, batched = self._sequences(x)
+        steps, batch = x.shape[:2]
+        scans = self.num_layers * self._directions()
+        shapes = [(scans, *((batch,) if batched else ()), size) for size in (self.output_size, self.hidden_size)]
+        start = self.initial(hx, shapes[: self.states], x.dtype)
+        packing = Packing(steps, batch, self._lengths(lengths, steps, (batch,) if batched else ()))
+
+        start = tuple(packing.sort(s.reshape(scans, batch, -1)) for s in start)
+        rows = packing.pack(x)
+        kept, ends = [], []
+        for layer in range(self.num_layers):
+            if layer and self.between is not None:
+                rows = self.between.forward(rows)
+            y = np.empty((len(rows), self._directions() * self.output_size), x.dtype)
+            for direction in range(self._directions()):
+                k = layer * self._directions() + direction
+                own, end = self.scan(
+                    rows, tuple(s[k] for s in start), *self._way(packing, layer, direction), self._half(y, direction)
+                )
+                ends.append(end)
+                if self.caching:
+                    kept.append(own)
+            rows = y
+        output = self._as_given(packing.unpack(rows), batched)
+        last = [
+            packing.unsort(np.stack(s)).reshape(shape)
+            for s, shape in zip(zip(*ends, strict=True), shapes, strict=False)
+        ]
+        result = (output, self.nested(last)) if self.return_state else output
+        self.save(kept, packing, batched, hx is not None, out=result)
+        return result
+
+    def backward(self, dout: Any) -> Any:
+        dout = self.upstream(dout)
+        kept, packing, batched, given = self.saved()
+        dy, dlast = dout if self.return_state else (dout, None)
+        drows = packing.pack(self._time_major(dy, batched))
+        scans, batch, sizes = len(kept), packing.shape[1], (self.output_size, self.hidden_size)[: self.states]
+        if dlast is None:
+            dend = [np.zeros((scans, batch, size), drows.dtype) for size in sizes]
+        else:
+            dlast = dlast if type(dlast) is tuple else (dlast,)
+            dend = [packing.sort(d.reshape(scans, batch, -1)) for d in dlast]
+        dstart = [np.empty((scans, batch, size), drows.dtype) for size in sizes]
+        for layer in reversed(range(self.num_layers)):
+            dinputs = []
+            for direction in reversed(range(self._directions())):
+                k = layer * self._directions() + direction
+                upstream = self._half(drows, direction), tuple(d[k] for d in dend)
+                dinput, dfirst = self.scan_back(kept.pop(), *upstream, *self._way(packing, layer, direction))
+                dinputs.append(dinput)
+                for d, each in zip(dstart, dfirst, strict=True):
+                    d[k] = each
+            drows = dinputs[0] if len(dinputs) == 1 else dinputs[0] + dinputs[1]  # both directions read the input
+            if layer and self.between is not None:
+                drows = self.between.backward(drows)
+        dx = self._as_given(packing.unpack(drows), batched)
+        dhx = [packing.unsort(d) if batched else d[:, 0] for d in dstart]
+        return (dx, self.nested(dhx)) if given else dx
+
+    # ------------------------------------------------------------------ one layer in one direction
+
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _way(self, packing: Packing, layer: int, direction: int) -> tuple[Spans, Weights]:
+        """The order of the steps, and the weights."""
+        spans = packing.spans[::-1] if direction else packing.spans
+        return spans, self.weights(_suffix(layer, direction))
+
+    def _half(self, y: Array, direction: int) -> Array:
+        """The columns of y that are this direction's."""
+        return y[:, direction * self.output_size : (direction + 1) * self.output_size]
+
+    # ------------------------------------------------------------------ axes
+
+    def _sequences(self, x: ArrayLike) -> tuple[Array, bool]:
+        """x as (T, N, input_size), and whether it came with a batch axis."""
+        many = f"(N, T, {self.input_size})" if self.batch_first else f"(T, N, {self.input_size})"
+        dtype = self.weights("_l0").ih.dtype
+        kind = getattr(x, "dtype", dtype)
+        if kind.kind == "f" and kind.itemsize < dtype.itemsize:  # as in torch: what is float32 does not turn float64
+            self.reject(
+                f"x of {dtype}, the dtype of the parameters", kind, f"use x.astype({str(dtype)!r}) or layer.astype"
+            )
+        array = features(self, x, {3: many, 2: f"(T, {self.input_size})"}, dtype)
+        return self._time_major(array, array.ndim == 3), array.ndim == 3
+
+    def _time_major(self, x: Array, batched: bool) -> Array:
+        if not batched:
+            return x[:, None]
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _as_given(self, x: Array, batched: bool) -> Array:
+        if not batched:
+            return x[:, 0]
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _lengths(self, lengths: ArrayLike | None, steps: int, shape: tuple[int, ...]) -> Array | None:
+        """The lengths as integers, checked."""
+        if lengths is None:
+            return None
+        array = np.asarray(lengths)
+        if array.shape != shape or array.dtype.kind not in "iu":
+            self.reject(f"lengths as integers of shape {shape}", f"{array.dtype} of shape {array.shape}")
+        if array.min() < 1 or array.max() > steps:
+            self.reject(f"lengths from 1 to {steps}", f"{int(array.min())} to {int(array.max())}")
+        return array.reshape(-1).astype(np.intp)
+
+
+def _suffix(layer: int, direction: int) -> str:
+    return f"_l{layer}{'_reverse' if direction else ''}"
+
+
+class RNN(ElmanStep, Stack):
+    """A plain recurrent net (Elman's) over sequences, in one or more layers.
+
+        h_t = tanh(a_t), or max(a_t, 0),    a_t = x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh
+
+    and the next layer reads h. Backward, from the last step to the first:
+
+        dh_t = dy_t + da_{t+1} W_hh        da_t = dh_t (1 - h_t^2), or dh_t where h_t > 0
+        dx_t = da_t W_ih        dW_ih = sum_t da_t^T x_t        dW_hh = sum_t da_t^T h_{t-1}        db = sum_t da_t
+
+    x : (T, N, input_size), with batch_first (N, T, input_size), or unbatched (T, input_size)
+    y : the h of the last layer at every step, (T, N, D H) or as x;    H = hidden_size, D = 2 if bidirectional, else 1
+    hx : the initial states, (num_layers D, N, H), or (num_layers D, H) for an unbatched x; None is zeros
+    num_layers, bidirectional, bias : how many layers, in both directions or one, with the two biases or without
+    dropout : the chance that a number between two layers is dropped, while training
+    nonlinearity : "tanh" or "relu"
+    return_state : return the last states too
+    lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
+        dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
+        sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    weight_ih_l0 : (H, input_size)      weight_hh_l0 : (H, H)      bias_ih_l0, bias_hh_l0 : (H,)
+    Layers count on as l1, ...; those above the first read D H numbers. The other direction's names end in _reverse.
+    All start from U(-1/sqrt(H), 1/sqrt(H)), as in torch.nn.
+
+    Returns y, or (y, h_n) with return_state, h_n shaped as hx. backward takes dy, or (dy, dh_n), and gives dx, or
+    (dx, dhx) when hx was given. `Unroll(RNNCell(...))` is the same thing step by step.
+    Elman 1990, "Finding Structure in Time"; Schuster & Paliwal 1997, "Bidirectional Recurrent Neural Networks"
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        return_state: bool = False,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.set_nonlinearity(nonlinearity)
+        self.build(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            return_state,
+            rng,
+            dtype,
+        )
+
+
+class LSTM(LSTMStep, Stack):
+    """A long short-term memory over sequences, in one or more layers.
+
+        a_t = x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh,    in four blocks: a_i, a_f, a_g, a_o
+        i = sigmoid(a_i)    f = sigmoid(a_f)    g = tanh(a_g)    o = sigmoid(a_o)
+        c_t = f c_{t-1} + i g        h_t = m_t = o tanh(c_t), or m_t W_hr^T with proj_size
+
+    and the next layer reads h. Backward, from the last step to the first:
+
+        dh_t = dy_t + da_{t+1} W_hh        dm_t = dh_t, or dh_t W_hr
+        dc_t = dc_{t+1} f_{t+1} + dm_t o (1 - tanh(c_t)^2)
+        da_i = dc_t g i (1 - i)        da_f = dc_t c_{t-1} f (1 - f)
+        da_g = dc_t i (1 - g^2)        da_o = dm_t tanh(c_t) o (1 - o)
+        dx_t = da_t W_ih        dW_ih = sum_t da_t^T x_t        dW_hh = sum_t da_t^T h_{t-1}        db = sum_t da_t
+        dW_hr = sum_t dh_t^T m_t
+
+    x : (T, N, input_size), with batch_first (N, T, input_size), or unbatched (T, input_size)
+    y : the h of the last layer at every step, (T, N, D P) or as x;    D = 2 if bidirectional, else 1
+    hx : (h, c), the initial states, (num_layers D, N, P) and (num_layers D, N, H), both without N for an unbatched x;
+        None is zeros;    H = hidden_size, P = proj_size or H
+    num_layers, bidirectional, bias : how many layers, in both directions or one, with the two biases or without
+    dropout : the chance that a number between two layers is dropped, while training
+    proj_size : P < hidden_size, the size of a projected h; 0 is no projection
+    return_state : return the last states too
+    lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
+        dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
+        sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    weight_ih_l0 : (4 H, input_size)      weight_hh_l0 : (4 H, P)      bias_ih_l0, bias_hh_l0 : (4 H,)
+    weight_hr_l0 : (P, H), with proj_size only
+    Layers count on as l1, ...; those above the first read D P numbers. The other direction's names end in _reverse.
+    All start from U(-1/sqrt(H), 1/sqrt(H)), as in torch.nn.
+
+    Returns y, or (y, (h_n, c_n)) with return_state, shaped as hx. backward takes dy, or (dy, (dh_n, dc_n)), and gives
+    dx, or (dx, (dh, dc)) when hx was given. `Unroll(LSTMCell(...))` is the same thing step by step.
+    Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; f: Gers, Schmidhuber & Cummins 2000; W_hr: Sak, Senior &
+    Beaufays 2014, arXiv:1402.1128
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        return_state: bool = False,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.build(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            return_state,
+            rng,
+            dtype,
+        )
+
+
+class GRU(GRUStep, Stack):
+    """A gated recurrent unit over sequences, in one or more layers.
+
+        r = sigmoid(x_t W_ir^T + b_ir + h_{t-1} W_hr^T + b_hr)
+        z = sigmoid(x_t W_iz^T + b_iz + h_{t-1} W_hz^T + b_hz)
+        q = h_{t-1} W_hn^T + b_hn        n = tanh(a_n),    a_n = x_t W_in^T + b_in + r q
+        h_t = (1 - z) n + z h_{t-1}
+
+    and the next layer reads h. Backward, from the last step to the first:
+
+        dh_t = dy_t + dh_{t+1} z_{t+1} + [da_r da_z dq]_{t+1} W_hh
+        da_n = dh_t (1 - z) (1 - n^2)        da_z = dh_t (h_{t-1} - n) z (1 - z)
+        da_r = da_n q r (1 - r)        dq = da_n r
+        dx_t = [da_r da_z da_n] W_ih        dW_ih = sum_t [da_r da_z da_n]^T x_t        db_ih = sum_t [da_r da_z da_n]
+        dW_hh = sum_t [da_r da_z dq]^T h_{t-1}        db_hh = sum_t [da_r da_z dq]
+
+    x : (T, N, input_size), with batch_first (N, T, input_size), or unbatched (T, input_size)
+    y : the h of the last layer at every step, (T, N, D H) or as x;    H = hidden_size, D = 2 if bidirectional, else 1
+    hx : the initial states, (num_layers D, N, H), or (num_layers D, H) for an unbatched x; None is zeros
+    num_layers, bidirectional, bias : how many layers, in both directions or one, with the two biases or without
+    dropout : the chance that a number between two layers is dropped, while training
+    return_state : return the last states too
+    lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
+        dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
+        sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    weight_ih_l0 : (3 H, input_size), rows r, z, n      weight_hh_l0 : (3 H, H)      bias_ih_l0, bias_hh_l0 : (3 H,)
+    Layers count on as l1, ...; those above the first read D H numbers. The other direction's names end in _reverse.
+    All start from U(-1/sqrt(H), 1/sqrt(H)), as in torch.nn.
+
+    Returns y, or (y, h_n) with return_state, h_n shaped as hx. backward takes dy, or (dy, dh_n), and gives dx, or
+    (dx, dhx) when hx was given. `Unroll(GRUCell(...))` is the same thing step by step.
+    Cho et al. 2014, arXiv:1406.1078, with r applied after the product, as in torch and cuDNN
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        return_state: bool = False,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.build(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            return_state,
+            rng,
+            dtype,
+        )
