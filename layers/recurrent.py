@@ -141,7 +141,9 @@ class Stack(Recurrence):
         kind = getattr(x, "dtype", dtype)
         if kind.kind == "f" and kind.itemsize < dtype.itemsize:  # as in torch: what is float32 does not turn float64
             self.reject(
-                f"x of {dtype}, the dtype of the parameters", kind, f"use x.astype({str(dtype)!r}) or layer.astype"
+                f"x of {dtype}, the dtype of the parameters",
+                kind,
+                f"use x.astype({str(dtype)!r}), or astype({str(kind)!r}) on the layer",
             )
         array = features(self, x, {3: many, 2: f"(T, {self.input_size})"}, dtype)
         return self._time_major(array, array.ndim == 3), array.ndim == 3
