@@ -77,7 +77,7 @@ class LSTMStep(Recurrence):
         np.subtract(1, t, out=t)
         t *= o
         t *= dh
-        dc = dc + t
+        dc += t
         np.multiply(dc, g, out=di)
         np.multiply(dc, c_before, out=df)
         np.multiply(dc, i, out=dg)
