@@ -16,7 +16,10 @@ from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, feat
 class Stack(Recurrence):
     """What RNN, LSTM and GRU share: scans above each other, in one direction or both.
 
-    y^l = [scan(y^{l-1}), scan of y^{l-1} from its end],    y^0 = x,    with dropout between the layers
+        y^l = [scan(y^{l-1}), scan of y^{l-1} from its end],    y^0 = x
+        dy^{l-1} = the sum of what the two scans send back
+
+    with dropout between the layers. Inside, all arrays are rows (recurrence.Packing); the axes are put back at the end.
     """
 
     between: Dropout | None = None
@@ -138,13 +141,10 @@ class Stack(Recurrence):
         """x as (T, N, input_size), and whether it came with a batch axis."""
         many = f"(N, T, {self.input_size})" if self.batch_first else f"(T, N, {self.input_size})"
         dtype = self.weights("_l0").ih.dtype
-        kind = getattr(x, "dtype", dtype)
-        if kind.kind == "f" and kind.itemsize < dtype.itemsize:  # as in torch: what is float32 does not turn float64
-            self.reject(
-                f"x of {dtype}, the dtype of the parameters",
-                kind,
-                f"use x.astype({str(dtype)!r}), or astype({str(kind)!r}) on the layer",
-            )
+        # torch takes no other dtype than the parameters'; that float32 turns float64 unnoticed is ruled out here too
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize < dtype.itemsize:
+            hint = f"use x.astype({str(dtype)!r}), or astype({str(x.dtype)!r}) on the layer"
+            self.reject(f"x of {dtype}, the dtype of the parameters", x.dtype, hint)
         array = features(self, x, {3: many, 2: f"(T, {self.input_size})"}, dtype)
         return self._time_major(array, array.ndim == 3), array.ndim == 3
 
