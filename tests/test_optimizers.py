@@ -10,7 +10,7 @@ import pytest
 from backhand.layers import Linear, Parameter, ReLU
 from backhand.models import Repeat, Sequential
 from backhand.training import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm_, clip_grad_value_
-from backhand.training import optimizers as module
+from backhand.training.optimizers import blocks
 from tests.conftest import need
 
 SHAPES = [(4, 3), (3,), (), (2, 2, 2)]
@@ -196,7 +196,7 @@ def test_clipping_survives_squares_beyond_float32():
 def test_pieces_change_nothing(cls, monkeypatch):
     whole, cut = parameters(), parameters()
     run(cls(whole), whole, 5)
-    monkeypatch.setattr(module, "PIECE", 5)
+    monkeypatch.setattr(blocks, "PIECE", 5)
     run(cls(cut), cut, 5)
     assert all(np.array_equal(a, b) for a, b in zip(values(whole), values(cut), strict=True))
 

@@ -1,0 +1,99 @@
+"""Parameters laid out on flat vectors, and the arithmetic on such vectors that optimizers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from backhand.layers.base import Array, Parameter
+
+# Numbers per piece of an update: the handful of vectors that it touches then stay in the cache.
+PIECE = 1 << 15
+
+
+class Block:
+    """Parameters that are updated as one vector: of one group and dtype, and with the same steps behind them.
+
+    data, grad : (n,) flat; the parameters' `data` and `grad` are views of them
+    arrays : name -> (n,), what the optimizer remembers for each number
+    scalars : name -> float, what it remembers for all of them (the number of steps)
+    """
+
+    def __init__(self, parameters: list[Parameter], states: Mapping[Parameter, Mapping[str, Any]]) -> None:
+        dtype = parameters[0].dtype
+        first = states.get(parameters[0], {})
+        n = sum(p.size for p in parameters)
+        self.data, self.grad = np.empty(n, dtype), np.empty(n, dtype)
+        self.arrays = {name: np.empty(n, dtype) for name, value in first.items() if isinstance(value, np.ndarray)}
+        self.scalars = {name: value for name, value in first.items() if not isinstance(value, np.ndarray)}
+        self.places: dict[Parameter, slice] = {}
+        self.members: list[tuple[Parameter, Array, Array]] = []
+        start = 0
+        for p in parameters:
+            place = self.places[p] = slice(start, start + p.size)
+            start += p.size
+            self.data[place] = p.data.reshape(-1)
+            self.grad[place] = p.grad.reshape(-1)
+            for name, flat in self.arrays.items():
+                flat[place] = states[p][name].reshape(-1)
+            p.data, p.grad = self.data[place].reshape(p.shape), self.grad[place].reshape(p.shape)
+            self.members.append((p, p.data, p.grad))
+        self._work = np.empty((2, min(n, PIECE)), dtype)
+        self._cut: dict[tuple[str, ...], list[tuple[Array, ...]]] = {}
+
+    def intact(self) -> bool:
+        """Whether every parameter still lives here, and is still to be trained."""
+        for p, data, grad in self.members:
+            if p.data is not data or p.grad is not grad or not p.requires_grad:
+                return False
+        return True
+
+    def state(self) -> Iterator[tuple[Parameter, dict[str, Any]]]:
+        """(parameter, what is remembered for it), arrays as views."""
+        for p, place in self.places.items():
+            yield p, {**self.scalars, **{name: flat[place].reshape(p.shape) for name, flat in self.arrays.items()}}
+
+    def count(self) -> int:
+        """The number of this step, from 1."""
+        self.scalars["step"] = self.scalars.get("step", 0.0) + 1
+        return int(self.scalars["step"])
+
+    def pieces(self, *names: str, start: float = 0.0) -> list[tuple[Array, ...]]:
+        """(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at `start`."""
+        cut = self._cut.get(names)
+        if cut is None:
+            for name in names:
+                if name not in self.arrays:
+                    self.arrays[name] = np.full_like(self.data, start)
+            flats = [self.data, self.grad, *(self.arrays[name] for name in names)]
+            cut = self._cut[names] = []
+            for a in range(0, len(self.data), PIECE):
+                vectors = [flat[a : a + PIECE] for flat in flats]
+                cut.append((*vectors, *(buffer[: len(vectors[0])] for buffer in self._work)))
+        return cut
+
+
+def descent(group: dict[str, Any], w: Array, g: Array, buffer: Array) -> Array:
+    """The gradient that the update goes down: with maximize and weight decay; g itself is never written to."""
+    decay = float(group["weight_decay"])
+    if decay:
+        np.multiply(w, decay, out=buffer)
+        return np.subtract(buffer, g, out=buffer) if group["maximize"] else np.add(buffer, g, out=buffer)
+    return np.negative(g, out=buffer) if group["maximize"] else g
+
+
+def lerp(average: Array, x: Array, weight: float, buffer: Array) -> None:
+    """average = (1 - weight) average + weight x"""
+    np.subtract(x, average, out=buffer)
+    buffer *= weight
+    average += buffer
+
+
+def add_square(average: Array, keep: float, g: Array, weight: float, buffer: Array) -> None:
+    """average = keep average + weight g^2"""
+    average *= keep
+    np.multiply(g, g, out=buffer)
+    buffer *= weight
+    average += buffer
