@@ -20,8 +20,9 @@ from backhand.layers import Layer
 from backhand.losses import CrossEntropyLoss
 from backhand.training import optimizers, schedules
 from backhand.training.batches import ArrayBatches
+from backhand.training.errors import TrainingError
 from backhand.training.history import History
-from backhand.training.trainer import Trainer, TrainingError
+from backhand.training.trainer import Trainer
 
 Shape = tuple[int, ...]
 

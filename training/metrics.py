@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+Metric = Callable[[Any, Any], float]
 
 
 def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,28 +14,13 @@ from backhand.layers.base import Array, Layer, Parameter
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
 from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm
+from backhand.training.errors import TrainingError, diagnosis
 from backhand.training.history import History
-from backhand.training.metrics import accuracy
+from backhand.training.metrics import Metric, accuracy
+from backhand.training.modes import Buffers, evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
+from backhand.training.progress import Means, Progress
 from backhand.training.schedules import LRScheduler
-
-Metric = Callable[[Any, Any], float]
-
-
-class TrainingError(FloatingPointError):
-    """A loss or a gradient that is not finite: the step that would have spread it was not made.
-
-    step, epoch, loss, lr : the number of that step (from 1), the epoch it belongs to (from 1), its loss, its rate
-    progress : how much of that epoch was done, from 0 to 1
-    """
-
-    def __init__(self, message: str, step: int, epoch: int, loss: float, lr: float, progress: float) -> None:
-        super().__init__(message)
-        self.progress = progress
-        self.step = step
-        self.epoch = epoch
-        self.loss = loss
-        self.lr = lr
 
 
 class Trainer:
@@ -164,13 +147,13 @@ class Trainer:
         self._prepare_folder()
         last = self.epochs + epochs
         waited = 0
-        with _modes_kept(self.model, self.loss), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with modes_kept(self.model, self.loss), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if not self.model.training:
                 self.model.train()
             self.loss.train()
             while self.epochs < last:
                 since = time.perf_counter()
-                with _Progress(self.progress, self.epochs + 1, last, batches.count(batch_size, True)) as progress:
+                with Progress(self.progress, self.epochs + 1, last, batches.count(batch_size, True)) as progress:
                     record = self._train_epoch(batches, batch_size, shuffle, progress)
                     if held_out is not None:
                         scores = self._evaluate(held_out, batch_size)
@@ -214,15 +197,15 @@ class Trainer:
     # ------------------------------------------------------------------ the loop
 
     def _train_epoch(
-        self, batches: ArrayBatches | StreamBatches, size: int, shuffle: bool, progress: _Progress
+        self, batches: ArrayBatches | StreamBatches, size: int, shuffle: bool, progress: Progress
     ) -> dict[str, Any]:
         """One pass over the data; returns the beginning of its record."""
         model, loss, optimizer = self.model, self.loss, self.optimizer
         schedule = self.schedule if self.schedule_every == "batch" else None
         order = self.rng.permutation(batches.samples) if shuffle and isinstance(batches, ArrayBatches) else None
         count = batches.count(size, True)
-        buffers = _Buffers(model)
-        sums = _Means(loss)
+        buffers = Buffers(model)
+        sums = Means(loss)
         since = time.perf_counter()
         spoiled = False  # whether the step that is being made has touched anything that must be put back
         try:
@@ -272,7 +255,7 @@ class Trainer:
         return {"step": self.steps, "epoch": float(self.epochs), **sums.means()}
 
     def _evaluate(self, batches: ArrayBatches | StreamBatches, size: int) -> dict[str, float]:
-        sums = _Means(self.loss)
+        sums = Means(self.loss)
         with evaluating(self.model, self.loss):
             for inputs, target in batches.batches(size):
                 value, outputs = self._forward(inputs, target)
@@ -291,7 +274,7 @@ class Trainer:
         inputs, target = batches.probe()
         with evaluating(self.model, self.loss), np.errstate(all="ignore"):
             _, outputs = self._forward(inputs, target)
-            _Means(self.loss).add(0.0, outputs, target, 1, self._metrics_for(outputs, target))
+            Means(self.loss).add(0.0, outputs, target, 1, self._metrics_for(outputs, target))
 
     def _metrics_for(self, outputs: tuple[Any, ...], target: Any) -> dict[str, Metric]:
         if self.metrics is None:
@@ -350,135 +333,17 @@ class Trainer:
     def _error(
         self, what: str, value: float, inputs: tuple[Any, ...], target: Any, n: int, count: int | None
     ) -> TrainingError:
-        """The error that says where, and what to try; looks for the cause in the batch and in the weights."""
+        """The error that says where, and what to try."""
         lr = self._lr()
-        places = [(f"input {i}" if len(inputs) > 1 else "the input", x) for i, x in enumerate(inputs)]
-        bad = [name for name, x in [*places, ("the target", target)] if not np.isfinite(x).all()]
-        weights = [name for name, p in self.model.named_parameters() if not np.isfinite(p.data).all()]
-        gradients = [name for name, p in self.model.named_parameters() if not np.isfinite(p.grad).all()]
-        if bad:
-            advice = f"The cause is in the data: {' and '.join(bad)} of this batch holds numbers that are not finite"
-        elif weights:
-            advice = f"The weights were not finite before this step: {weights[0]!r} (the first of {len(weights)})"
-        else:
-            advice = (
-                f"Try a smaller learning rate ({lr / 10:.2g}), clip_norm=1, a warm-up (LinearLR), inputs scaled to "
-                "about -1 to 1"
-            )
-        if gradients:
-            what += f", in {gradients[0]!r} first"
+        where, advice = diagnosis(self.model, inputs, target, lr)
         step = self.steps + 1
         written = "" if self.folder is None else f", and are in {os.path.join(self.folder, 'model.safetensors')}"
         message = (
-            f"{what} at step {step} (epoch {self.epochs + 1}, batch {n}{f' of {count}' if count else ''}; "
+            f"{what}{where} at step {step} (epoch {self.epochs + 1}, batch {n}{f' of {count}' if count else ''}; "
             f"loss {value:.6g}, learning rate {lr:.6g}). This step was not made: parameters and buffers are as they "
             f"were before it{written}. {advice}."
         )
         return TrainingError(message, step, self.epochs + 1, value, lr, (n - 1) / count if count else 0.0)
-
-
-@contextlib.contextmanager
-def evaluating(*layers: Layer) -> Iterator[None]:
-    """Put layers in eval mode for a while; each inner layer goes back to the mode that it was in, come what may."""
-    with _modes_kept(*layers):
-        for layer in layers:
-            layer.eval()
-        yield
-
-
-@contextlib.contextmanager
-def _modes_kept(*layers: Layer) -> Iterator[None]:
-    modes = [(each, each.training, each.caching) for layer in layers for each in layer.modules()]
-    try:
-        yield
-    finally:
-        for each, training, caching in modes:
-            each.training, each.caching = training, caching
-
-
-class _Buffers:
-    """The buffers of a model (running statistics) as they were before a step."""
-
-    def __init__(self, model: Layer) -> None:
-        self._kept: list[tuple[Layer, str, Array]] = []
-        for layer in model.modules():
-            for name in layer.buffer_names:
-                if getattr(layer, name, None) is not None:
-                    self._kept.append((layer, name, np.array(getattr(layer, name))))
-
-    def remember(self) -> None:
-        for layer, name, kept in self._kept:
-            np.copyto(kept, getattr(layer, name))
-
-    def restore(self) -> None:
-        for layer, name, kept in self._kept:
-            getattr(layer, name)[...] = kept
-
-
-class _Means:
-    """The loss and the metrics so far, as means over the samples."""
-
-    def __init__(self, loss: Layer) -> None:
-        self._summed = getattr(loss, "reduction", "mean") == "sum"
-        self._samples = 0
-        self._totals: dict[str, float] = {"loss": 0.0}
-
-    def add(self, loss: float, outputs: tuple[Any, ...], target: Any, n: int, metrics: Mapping[str, Metric]) -> None:
-        totals = self._totals
-        self._samples += n
-        totals["loss"] += loss if self._summed else loss * n
-        for name, metric in metrics.items():
-            value = metric(outputs[0] if len(outputs) == 1 else outputs, target)
-            totals[name] = totals.get(name, 0.0) + float(value) * n
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self._samples for name, total in self._totals.items()}
-
-
-class _Progress:
-    """One epoch on the screen: a bar on a terminal, else a line when it is over, or nothing."""
-
-    def __init__(self, wanted: bool, epoch: int, last: int, batches: int | None) -> None:
-        self._title = f"epoch {epoch}/{last}"
-        self._wanted = wanted
-        self._bar: Any = None
-        if wanted and sys.stderr is not None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=batches, desc=self._title, unit="batch")
-        self._waiting = 0
-        self._shown = 0.0
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, sums: _Means) -> None:
-        """One more batch; what is on the screen changes ten times a second."""
-        if self._bar is None:
-            return
-        self._waiting += 1
-        now = time.perf_counter()
-        if now - self._shown > 0.1:
-            self._show(sums.means())
-            self._shown = now
-
-    def finish(self, record: Mapping[str, Any], seconds: float) -> None:
-        """The epoch is over."""
-        scores = {k: v for k, v in record.items() if k not in ("step", "epoch", "lr", "seconds")}
-        if self._bar is not None:
-            self._show(scores)
-        elif self._wanted:
-            numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-            print(f"{self._title}  {numbers}  {seconds:.1f}s", flush=True)
-
-    def _show(self, scores: Mapping[str, float]) -> None:
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in scores.items()}, refresh=False)
-        self._bar.update(self._waiting)
-        self._waiting = 0
 
 
 def _finite(gradient: Array) -> bool:

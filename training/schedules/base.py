@@ -89,6 +89,7 @@ class LRScheduler:
 
 
 def positive(schedule: LRScheduler, name: str, value: int) -> int:
+    """The value of an argument that must be more than 0."""
     if isinstance(value, bool) or not value > 0:
         raise ValueError(f"{type(schedule).__name__}: expected {name} to be a positive number, got {value!r}")
     return value

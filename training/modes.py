@@ -1,0 +1,51 @@
+"""What is put back as it was: the modes of layers after an evaluation, buffers after a step that failed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from backhand.layers.base import Array, Layer
+
+
+@contextlib.contextmanager
+def evaluating(*layers: Layer) -> Iterator[None]:
+    """Put layers in eval mode for a while; each inner layer goes back to the mode that it was in, come what may."""
+    with modes_kept(*layers):
+        for layer in layers:
+            layer.eval()
+        yield
+
+
+@contextlib.contextmanager
+def modes_kept(*layers: Layer) -> Iterator[None]:
+    """Whatever mode layers are put in meanwhile, each inner layer goes back to its own."""
+    modes = [(each, each.training, each.caching) for layer in layers for each in layer.modules()]
+    try:
+        yield
+    finally:
+        for each, training, caching in modes:
+            each.training, each.caching = training, caching
+
+
+class Buffers:
+    """The buffers of a model (running statistics) as they were before a step."""
+
+    def __init__(self, model: Layer) -> None:
+        self._kept: list[tuple[Layer, str, Array]] = []
+        for layer in model.modules():
+            for name in layer.buffer_names:
+                if getattr(layer, name, None) is not None:
+                    self._kept.append((layer, name, np.array(getattr(layer, name))))
+
+    def remember(self) -> None:
+        """Take them as they are now."""
+        for layer, name, kept in self._kept:
+            np.copyto(kept, getattr(layer, name))
+
+    def restore(self) -> None:
+        """Put them back."""
+        for layer, name, kept in self._kept:
+            getattr(layer, name)[...] = kept
