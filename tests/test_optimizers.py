@@ -1,7 +1,7 @@
-"""Optimizers: torch's numbers over every argument, and the flat storage under everything that may disturb it."""
+"""Optimizers: the flat storage under everything that may disturb it, clipping, and what is refused."""
 
 import copy
-import itertools
+import inspect
 import pickle
 
 import numpy as np
@@ -9,136 +9,26 @@ import pytest
 
 from backhand.layers import Linear, Parameter, ReLU
 from backhand.models import Repeat, Sequential
-from backhand.training import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm_, clip_grad_value_
+from backhand.training import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    GravesRMSprop,
+    Muon,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+    clip_grad_norm_,
+    clip_grad_value_,
+)
 from backhand.training.optimizers import blocks
 from tests.conftest import need
-
-SHAPES = [(4, 3), (3,), (), (2, 2, 2)]
-DECAYS = {"weight_decay": [0, 0.03], "maximize": [False, True]}
-GRID = {
-    SGD: {"lr": [0.05], "momentum": [0, 0.9], "dampening": [0, 0.3], "nesterov": [False, True], **DECAYS},
-    Adam: {
-        "lr": [0.05],
-        "betas": [(0.9, 0.999), (0.3, 0.7), (0.0, 0.0)],
-        "eps": [1e-8, 1e-2],
-        "amsgrad": [False, True],
-        "decoupled_weight_decay": [False, True],
-        **DECAYS,
-    },
-    AdamW: {"lr": [0.05], "betas": [(0.9, 0.999), (0.3, 0.7)], "eps": [1e-8, 1e-2], "amsgrad": [False, True], **DECAYS},
-    RMSprop: {
-        "lr": [0.02],
-        "alpha": [0.99, 0.5],
-        "eps": [1e-8, 1e-2],
-        "momentum": [0, 0.9],
-        "centered": [False, True],
-        **DECAYS,
-    },
-    Adagrad: {
-        "lr": [0.1],
-        "lr_decay": [0, 0.1],
-        "initial_accumulator_value": [0, 0.5],
-        "eps": [1e-10, 1e-2],
-        **DECAYS,
-    },
-}
-CLASSES = list(GRID)
-
-
-def combinations():
-    for cls, choices in GRID.items():
-        yield cls, {}
-        for values in itertools.product(*choices.values()):
-            options = dict(zip(choices, values, strict=True))
-            if options.get("nesterov") and (not options["momentum"] or options["dampening"]):
-                continue
-            yield cls, options
-
-
-def parameters(seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in SHAPES]
-
-
-def gradient(w, t):
-    return np.sin(3 * w + t) + 0.1 * w
-
-
-def run(optimizer, params, steps, start=0):
-    for t in range(start, start + steps):
-        optimizer.zero_grad()
-        for p in params:
-            p.grad += gradient(p.data, t)
-        optimizer.step()
-
-
-def values(params):
-    return [p.data.copy() for p in params]
-
-
-def close(a, b, tolerance=1e-12):
-    a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and np.abs(a - b).max() <= tolerance * np.abs(b).max()
-
-
-# ---------------------------------------------------------------------- beside torch
-
-
-@pytest.mark.parity
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("cls", "options"), list(combinations()), ids=lambda v: getattr(v, "__name__", str(v)))
-def test_same_as_torch(cls, options):
-    torch = need("torch")
-    ours = parameters()
-    theirs = [torch.from_numpy(p.data.copy()).requires_grad_() for p in ours]
-    other = {"lr": 0.01}  # the second group's own rate
-    mine = cls([{"params": ours[:2]}, {"params": ours[2:], **other}], **options)
-    twin = getattr(torch.optim, cls.__name__)([{"params": theirs[:2]}, {"params": theirs[2:], **other}], **options)
-    for t in range(20):
-        for p, q in zip(ours, theirs, strict=True):
-            p.grad[...] = gradient(p.data, t)
-            q.grad = torch.from_numpy(np.array(gradient(q.detach().numpy(), t)))
-        mine.step()
-        twin.step()
-        if t == 11:  # the states are exchanged in the middle, both ways
-            state = twin.state_dict()
-            twin.load_state_dict(_to_torch(torch, mine.state_dict()))
-            mine.load_state_dict(state)
-    for p, q in zip(ours, theirs, strict=True):
-        assert close(p.data, q.detach().numpy())
-    mine_state, twin_state = mine.state_dict()["state"], twin.state_dict()["state"]
-    assert set(mine_state) == set(twin_state)
-    for i, state in mine_state.items():
-        assert set(state) == set(twin_state[i])
-        assert all(close(value, twin_state[i][name].numpy()) for name, value in state.items())
-    _count(cls.__name__)
-
-
-def _count(name):
-    from tests.parity import COUNTS  # needs torch
-
-    COUNTS[name] += 1
-
-
-def _to_torch(torch, state_dict):
-    state = {i: {k: torch.from_numpy(v) for k, v in own.items()} for i, own in state_dict["state"].items()}
-    return {**state_dict, "state": state}
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("cls", CLASSES)
-def test_arguments_of_torch_in_torchs_order(cls):
-    import inspect
-
-    torch = need("torch")
-    ours = inspect.signature(cls).parameters
-    theirs = inspect.signature(getattr(torch.optim, cls.__name__)).parameters
-    machine = {"foreach", "capturable", "differentiable", "fused"}
-    expected = [name for name in theirs if name not in machine]
-    assert sorted(ours) == sorted(expected)
-    assert {k: ours[k].default for k in expected} == {k: theirs[k].default for k in expected}
-    positional = [name for name, a in ours.items() if a.kind is a.POSITIONAL_OR_KEYWORD]
-    assert positional == list(theirs)[: len(positional)]
+from tests.optimizing import CLASSES, close, gradient, parameters, run, values
 
 
 @pytest.mark.parity
@@ -155,7 +45,13 @@ def test_clipping_by_norm_is_torchs(norm_type, max_norm):
     norm = clip_grad_norm_(ours, max_norm, norm_type)
     assert close(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type).numpy())
     assert all(np.allclose(p.grad, q.grad.numpy(), rtol=1e-12, atol=0) for p, q in zip(ours, theirs, strict=True))
-    _count("clip_grad_norm_")
+    from tests.parity import COUNTS  # needs torch
+
+    COUNTS["clip_grad_norm_"] += 1
+
+
+def linear(cls):
+    return Linear(3, 2, bias=cls is not Muon, rng=0)
 
 
 # ---------------------------------------------------------------------- clipping
@@ -194,7 +90,7 @@ def test_clipping_survives_squares_beyond_float32():
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_pieces_change_nothing(cls, monkeypatch):
-    whole, cut = parameters(), parameters()
+    whole, cut = parameters(cls), parameters(cls)
     run(cls(whole), whole, 5)
     monkeypatch.setattr(blocks, "PIECE", 5)
     run(cls(cut), cut, 5)
@@ -203,22 +99,24 @@ def test_pieces_change_nothing(cls, monkeypatch):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_parameters_are_views_of_one_vector_and_keep_their_numbers(cls):
-    params = parameters()
+    params = parameters(cls)
     before = values(params)
     params[1].grad += 7
     optimizer = cls(params)
     assert len(optimizer.gradients()) == 1
     assert all(np.shares_memory(p.grad, optimizer.gradients()[0]) for p in params)
     assert all(np.array_equal(a, b) for a, b in zip(before, values(params), strict=True))
-    assert (params[1].grad == 7).all() and optimizer.gradients()[0].sum() == 21
+    assert (params[1].grad == 7).all() and optimizer.gradients()[0].sum() == 7 * params[1].size
     optimizer.zero_grad()
     assert all((p.grad == 0).all() for p in params)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_gradient_is_not_written_to_by_a_step(cls):
-    params = parameters()
-    optimizer = cls(params, weight_decay=0.1, maximize=True)
+    params = parameters(cls)
+    known = inspect.signature(cls).parameters
+    options = {"weight_decay": 0.1, "maximize": True}
+    optimizer = cls(params, **{name: value for name, value in options.items() if name in known})
     for p in params:
         p.grad += gradient(p.data, 0)
     before = [p.grad.copy() for p in params]
@@ -228,7 +126,7 @@ def test_the_gradient_is_not_written_to_by_a_step(cls):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_float32_stays_float32(cls):
-    params = parameters(dtype=np.float32)
+    params = parameters(cls, dtype=np.float32)
     optimizer = cls(params, lr=np.float64(0.1))
     run(optimizer, params, 2)
     assert {p.data.dtype for p in params} == {p.grad.dtype for p in params} == {np.dtype(np.float32)}
@@ -238,10 +136,10 @@ def test_float32_stays_float32(cls):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_astype_after_the_optimizer_was_made(cls):
-    layer = Linear(3, 2, rng=0)
+    layer = linear(cls)
     optimizer = cls(layer.parameters())
     run(optimizer, list(layer.parameters()), 3)
-    reference = Linear(3, 2, rng=0)
+    reference = linear(cls)
     other = cls(reference.parameters())
     run(other, list(reference.parameters()), 3)
     layer.astype(np.float64)
@@ -254,7 +152,7 @@ def test_astype_after_the_optimizer_was_made(cls):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_freezing_and_thawing(cls):
-    together, frozen = parameters(), parameters()
+    together, frozen = parameters(cls), parameters(cls)
     plain, disturbed = cls(together), cls(frozen)
     run(plain, together, 2)
     run(disturbed, frozen, 2)
@@ -266,7 +164,7 @@ def test_freezing_and_thawing(cls):
     assert all(np.array_equal(a.data, b.data) for a, b in zip(together[1:], frozen[1:], strict=True))
     frozen[0].requires_grad = True
     # it goes on from its own third step, as if the time between had not been
-    alone = parameters()[:1]
+    alone = parameters(cls)[:1]
     lonely = cls(alone)
     run(lonely, alone, 2)
     run(lonely, alone, 2, start=9)
@@ -373,7 +271,7 @@ def test_snapshots_are_not_changed_by_later_steps():
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_copy_of_model_and_optimizer_goes_on_by_itself(cls, copier):
-    model = Linear(3, 2, rng=0)
+    model = linear(cls)
     optimizer = cls(model.parameters())
     run(optimizer, list(model.parameters()), 2)
     twin, own = copier((model, optimizer))
@@ -386,7 +284,7 @@ def test_a_copy_of_model_and_optimizer_goes_on_by_itself(cls, copier):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_state_dict_goes_on_to_the_bit(cls):
-    straight, broken = parameters(), parameters()
+    straight, broken = parameters(cls), parameters(cls)
     options = {"momentum": 0.9} if cls in (SGD, RMSprop) else {}
     optimizer = cls(straight, **options)
     run(optimizer, straight, 6)
@@ -475,6 +373,17 @@ def test_options_changed_while_it_runs():
         (Adam, {"eps": -1}, "eps"),
         (AdamW, {"lr": -1}, "AdamW"),
         (RMSprop, {"alpha": -1}, "alpha"),
+        (Adamax, {"betas": ("a", 0.5)}, "betas"),
+        (NAdam, {"momentum_decay": -1}, "momentum_decay"),
+        (RAdam, {"weight_decay": -1}, "weight_decay"),
+        (Rprop, {"etas": (0.5, 0.9)}, r"etas to be one number in \(0, 1\) and one above 1, got \(0.5, 0.9\)"),
+        (Rprop, {"etas": (0.0, 1.2)}, "etas"),
+        (Rprop, {"step_sizes": (2, 1)}, "step_sizes"),
+        (Rprop, {"step_sizes": 3}, "step_sizes"),
+        (Adadelta, {"rho": 1.1}, "rho to be a number from 0 to 1, got 1.1"),
+        (Adadelta, {"rho": "a"}, "rho"),
+        (GravesRMSprop, {"alpha": -0.1}, "alpha"),
+        (Muon, {}, r"expected matrices, got a Parameter of shape \(2,\)"),
         (Adagrad, {"lr_decay": -1}, "lr_decay"),
         (Adagrad, {"initial_accumulator_value": -1}, "initial_accumulator_value"),
     ],
@@ -487,6 +396,21 @@ def test_impossible_options(cls, options, words):
     with pytest.raises(ValueError, match=words):
         cls([{"params": [p], **options}])
     assert p.data is data
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ns_coefficients": (1, 2)}, "ns_coefficients to be three numbers"),
+        ({"ns_steps": 100}, "ns_steps to be an integer from 0 to 99, got 100"),
+        ({"ns_steps": 1.5}, "ns_steps"),
+        ({"adjust_lr_fn": "fast"}, "adjust_lr_fn to be 'original' or 'match_rms_adamw', got 'fast'"),
+        ({"momentum": -1}, "momentum"),
+    ],
+)
+def test_impossible_options_of_muon(options, words):
+    with pytest.raises(ValueError, match=words):
+        Muon([Parameter(np.ones((2, 2)))], **options)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,27 @@ In the equations g is the gradient, w a parameter, t the number of the step. Eve
     maximize : g = -g first        weight_decay : then g = g + weight_decay w, the gradient of an L2 penalty
 """
 
-from backhand.training.optimizers.adam import Adam, AdamW
+from backhand.training.optimizers.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from backhand.training.optimizers.base import Optimizer
 from backhand.training.optimizers.blocks import Block
 from backhand.training.optimizers.momentum import SGD
-from backhand.training.optimizers.rms import Adagrad, RMSprop
+from backhand.training.optimizers.muon import Muon
+from backhand.training.optimizers.rms import Adadelta, Adagrad, GravesRMSprop, RMSprop
+from backhand.training.optimizers.rprop import Rprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Block", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Block",
+    "GravesRMSprop",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Parameter
+from backhand.layers.base import Array, Parameter
 from backhand.training.optimizers.base import Optimizer
-from backhand.training.optimizers.blocks import Block, add_square, descent, lerp
+from backhand.training.optimizers.blocks import Block, add_square, descent, lerp, shrink
 
 
 class Adam(Optimizer):
@@ -55,14 +55,11 @@ class Adam(Optimizer):
         c = math.sqrt(1 - beta2**t)
         eps = float(group["eps"]) * c
         size = lr / (1 - beta1**t) * c
-        amsgrad, decoupled = group["amsgrad"], group["decoupled_weight_decay"]
-        shrink = 1 - lr * float(group["weight_decay"])
-        options = {**group, "weight_decay": 0} if decoupled else group
+        amsgrad = group["amsgrad"]
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
         for w, g, m, v, *largest, a, b in block.pieces(*names):
-            if decoupled:
-                w *= shrink
-            g = descent(options, w, g, b)
+            shrink(group, w)
+            g = descent(group, w, g, b)
             lerp(m, g, 1 - beta1, a)
             add_square(v, beta2, g, 1 - beta2, a)
             if amsgrad:
@@ -94,3 +91,166 @@ class AdamW(Adam):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
+
+
+class Adamax(Optimizer):
+    """Adam with the largest gradient of late in the place of the root mean square.
+
+        m_t = beta1 m_{t-1} + (1 - beta1) g        u_t = max(beta2 u_{t-1}, |g| + eps)
+        w = w - lr / (1 - beta1^t) * m_t / u_t
+
+    u is the limit of the p-th root of an average of |g|^p for p to infinity; as a maximum it has no bias to undo.
+    Kingma & Ba 2014, arXiv:1412.6980, algorithm 2
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
+
+    def update(self, group: dict[str, Any], block: Block) -> None:
+        beta1, beta2 = map(float, group["betas"])
+        size = float(group["lr"]) / (1 - beta1 ** block.count())
+        eps = float(group["eps"])
+        for w, g, m, u, a, b in block.pieces("exp_avg", "exp_inf"):
+            g = descent(group, w, g, b)
+            lerp(m, g, 1 - beta1, a)
+            np.abs(g, out=a)
+            a += eps
+            u *= beta2
+            np.maximum(u, a, out=u)
+            np.divide(m, u, out=a)
+            a *= size
+            w -= a
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's momentum: the step already holds the next step's share of the momentum.
+
+        mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2)        P_t = mu_1 mu_2 ... mu_t
+        m_t, v_t as in Adam,    d = sqrt(v_t / (1 - beta2^t)) + eps
+        w = w - lr (mu_{t+1} / (1 - P_{t+1}) m_t + (1 - mu_t) / (1 - P_t) g) / d
+
+    momentum_decay : how soon mu rises from beta1 / 2 to beta1
+    decoupled_weight_decay : w = (1 - lr weight_decay) w instead of a term in g, as in AdamW
+    Dozat 2016, "Incorporating Nesterov Momentum into Adam"
+    """
+
+    scalar_names = ("step", "mu_product")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum_decay=momentum_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        )
+
+    def scalar(self, name: str, array: Array) -> Any:
+        return super().scalar(name, array) if name == "step" else array.dtype.type(array)
+
+    def update(self, group: dict[str, Any], block: Block) -> None:
+        lr, (beta1, beta2), eps = float(group["lr"]), map(float, group["betas"]), float(group["eps"])
+        t = block.count()
+        mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (s * float(group["momentum_decay"]))) for s in (t, t + 1))
+        # torch keeps this product in float32, and so its rounding is part of the numbers
+        product = block.scalars.get("mu_product", np.float32(1))
+        product = block.scalars["mu_product"] = product * type(product)(mu)
+        by_gradient = lr * (1 - mu) / (1 - float(product))
+        by_average = lr * mu_next / (1 - float(product) * mu_next)
+        correction = 1 - beta2**t
+        for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
+            shrink(group, w)
+            g = descent(group, w, g, b)
+            lerp(m, g, 1 - beta1, a)
+            add_square(v, beta2, g, 1 - beta2, a)
+            np.multiply(g, by_gradient, out=b)
+            np.multiply(m, by_average, out=a)
+            b += a
+            np.divide(v, correction, out=a)
+            np.sqrt(a, out=a)
+            a += eps
+            b /= a
+            w -= b
+
+
+class RAdam(Optimizer):
+    """Adam that divides only when enough gradients have been seen to know their size: a warm-up without a schedule.
+
+        rho_inf = 2 / (1 - beta2) - 1,    rho_t = rho_inf - 2 t beta2^t / (1 - beta2^t),    mhat = m_t / (1 - beta1^t)
+        rho_t > 5 :  w = w - lr r mhat sqrt(1 - beta2^t) / (sqrt(v_t) + eps),
+                     r^2 = (rho_t - 4) (rho_t - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho_t)
+        else      :  w = w - lr mhat
+
+    m_t, v_t are those of Adam; rho_t is the number of gradients that v_t is as good as an average of.
+    decoupled_weight_decay : w = (1 - lr weight_decay) w instead of a term in g, as in AdamW
+    Liu et al. 2019, arXiv:1908.03265, algorithm 2 (torch divides from rho_t > 5 on, the paper from 4)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        )
+
+    def update(self, group: dict[str, Any], block: Block) -> None:
+        (beta1, beta2), eps = map(float, group["betas"]), float(group["eps"])
+        t = block.count()
+        size = float(group["lr"]) / (1 - beta1**t)
+        correction = 1 - beta2**t
+        longest = 2 / (1 - beta2) - 1
+        length = longest - 2 * t * beta2**t / correction
+        known = length > 5
+        if known:
+            ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            size *= math.sqrt(ratio) * math.sqrt(correction)
+        for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
+            shrink(group, w)
+            g = descent(group, w, g, b)
+            lerp(m, g, 1 - beta1, a)
+            add_square(v, beta2, g, 1 - beta2, a)
+            if known:
+                np.sqrt(v, out=a)
+                a += eps
+                np.divide(m, a, out=a)
+                a *= size
+            else:
+                np.multiply(m, size, out=a)
+            w -= a

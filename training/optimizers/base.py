@@ -11,7 +11,16 @@ import numpy as np
 from backhand.layers.base import Array, Layer, Parameter
 from backhand.training.optimizers.blocks import Block
 
-NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "initial_accumulator_value")
+NOT_NEGATIVE = (
+    "lr",
+    "eps",
+    "weight_decay",
+    "momentum",
+    "alpha",
+    "lr_decay",
+    "initial_accumulator_value",
+    "momentum_decay",
+)
 
 
 class Optimizer:
@@ -56,12 +65,16 @@ class Optimizer:
         for name in NOT_NEGATIVE:
             if name in group:
                 value = group[name]
-                if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+                if not is_number(value) or not 0 <= value < np.inf:
                     self._fail(f"expected {name} to be a number, 0 or more, got {value!r}")
         if "betas" in group:
             betas = group["betas"]
-            if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            if not are_numbers(betas, 2) or not all(0 <= beta < 1 for beta in betas):
                 self._fail(f"expected betas to be two numbers in [0, 1), got {betas!r}")
+
+    def scalar(self, name: str, array: Array) -> Any:
+        """A state of one number, from a state_dict."""
+        return float(array)
 
     # ------------------------------------------------------------------ what is called while training
 
@@ -212,7 +225,7 @@ class Optimizer:
                 wanted = () if name in self.scalar_names else owners[i].shape
                 if array.shape != wanted:
                     self._fail(f"expected {name} of parameter {i} to have shape {wanted}, got {array.shape}")
-                own[name] = float(array) if name in self.scalar_names else np.array(array, owners[i].dtype)
+                own[name] = self.scalar(name, array) if name in self.scalar_names else np.array(array, owners[i].dtype)
         for current, group in zip(self.param_groups, groups, strict=True):
             current.update(group)
         self._blocks, self._apart = [], states
@@ -224,3 +237,13 @@ class Optimizer:
             options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
             lines.append(f"{len(group['params'])} parameters, {options}")
         return f"{type(self).__name__}({'; '.join(lines)})"
+
+
+def is_number(value: Any) -> bool:
+    """Whether an option is one number."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def are_numbers(values: Any, n: int) -> bool:
+    """Whether an option is n of them."""
+    return isinstance(values, (tuple, list)) and len(values) == n and all(map(is_number, values))

@@ -60,13 +60,23 @@ class Block:
         self.scalars["step"] = self.scalars.get("step", 0.0) + 1
         return int(self.scalars["step"])
 
-    def pieces(self, *names: str, start: float = 0.0) -> list[tuple[Array, ...]]:
-        """(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at `start`."""
+    def begin(self, name: str, start: float) -> None:
+        """Let an array begin at `start` where it is missing."""
+        if name not in self.arrays:
+            self.arrays[name] = np.full_like(self.data, start)
+
+    def matrices(self, name: str) -> Iterator[tuple[Array, Array, Array]]:
+        """(w, g, the array called `name`) of each parameter, in its shape; for updates that see whole parameters."""
+        self.begin(name, 0.0)
+        for p, w, g in self.members:
+            yield w, g, self.arrays[name][self.places[p]].reshape(p.shape)
+
+    def pieces(self, *names: str) -> list[tuple[Array, ...]]:
+        """(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at 0."""
         cut = self._cut.get(names)
         if cut is None:
             for name in names:
-                if name not in self.arrays:
-                    self.arrays[name] = np.full_like(self.data, start)
+                self.begin(name, 0.0)
             flats = [self.data, self.grad, *(self.arrays[name] for name in names)]
             cut = self._cut[names] = []
             for a in range(0, len(self.data), PIECE):
@@ -76,12 +86,18 @@ class Block:
 
 
 def descent(group: dict[str, Any], w: Array, g: Array, buffer: Array) -> Array:
-    """The gradient that the update goes down: with maximize and weight decay; g itself is never written to."""
+    """The gradient to go down: with maximize, and with weight decay unless decoupled; g is never written to."""
     decay = float(group["weight_decay"])
-    if decay:
+    if decay and not group.get("decoupled_weight_decay"):
         np.multiply(w, decay, out=buffer)
         return np.subtract(buffer, g, out=buffer) if group["maximize"] else np.add(buffer, g, out=buffer)
     return np.negative(g, out=buffer) if group["maximize"] else g
+
+
+def shrink(group: dict[str, Any], w: Array) -> None:
+    """The other weight decay, of the weights themselves: w = (1 - lr weight_decay) w, where it is decoupled."""
+    if group["weight_decay"] and group["decoupled_weight_decay"]:
+        w *= 1 - float(group["lr"]) * float(group["weight_decay"])
 
 
 def lerp(average: Array, x: Array, weight: float, buffer: Array) -> None:

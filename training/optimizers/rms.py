@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Parameter
-from backhand.training.optimizers.base import Optimizer
+from backhand.layers.base import Array, Parameter
+from backhand.training.optimizers.base import Optimizer, is_number
 from backhand.training.optimizers.blocks import Block, add_square, descent, lerp
 
 
@@ -56,9 +56,7 @@ class RMSprop(Optimizer):
             if centered:
                 mean = more[-1]
                 lerp(mean, g, 1 - alpha, a)
-                np.multiply(mean, mean, out=a)
-                np.subtract(v, a, out=a)
-                np.maximum(a, 0, out=a)  # a variance of 0 may come out below it by rounding
+                _variance(v, mean, a)
                 np.sqrt(a, out=a)
             else:
                 np.sqrt(v, out=a)
@@ -72,6 +70,52 @@ class RMSprop(Optimizer):
             else:
                 a *= lr
             w -= a
+
+
+class GravesRMSprop(Optimizer):
+    """RMSprop as it was first written down: centred, damped inside of the root, with momentum over finished steps.
+
+        n_t = alpha n_{t-1} + (1 - alpha) g^2        m_t = alpha m_{t-1} + (1 - alpha) g
+        D_t = momentum D_{t-1} - lr g / sqrt(n_t - m_t^2 + eps)        w = w + D_t
+
+    n - m^2 is the variance of the gradient; rounding may take it below 0, where it is held. The defaults are the
+    paper's. Gradients well below sqrt(eps) = 0.01 are damped, so it wants a loss that is summed over a sequence
+    rather than averaged over its parts. `RMSprop(centered=True)` adds eps outside of the root, and multiplies by lr
+    outside of the momentum.
+    Graves 2013, arXiv:1308.0850, eq. 38 to 45
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-4,
+        alpha: float = 0.95,
+        eps: float = 1e-4,
+        weight_decay: float = 0,
+        momentum: float = 0.9,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, maximize=maximize
+        )
+
+    def update(self, group: dict[str, Any], block: Block) -> None:
+        lr, alpha, eps = float(group["lr"]), float(group["alpha"]), float(group["eps"])
+        momentum = float(group["momentum"])
+        block.count()
+        for w, g, n, m, velocity, a, b in block.pieces("square_avg", "grad_avg", "momentum_buffer"):
+            g = descent(group, w, g, b)
+            add_square(n, alpha, g, 1 - alpha, a)
+            lerp(m, g, 1 - alpha, a)
+            _variance(n, m, a)
+            a += eps
+            np.sqrt(a, out=a)
+            np.divide(g, a, out=a)
+            a *= lr
+            velocity *= momentum
+            velocity -= a
+            w += velocity
 
 
 class Adagrad(Optimizer):
@@ -108,7 +152,8 @@ class Adagrad(Optimizer):
         t = block.count()
         lr = float(group["lr"]) / (1 + (t - 1) * float(group["lr_decay"]))
         eps = float(group["eps"])
-        for w, g, total, a, b in block.pieces("sum", start=float(group["initial_accumulator_value"])):
+        block.begin("sum", float(group["initial_accumulator_value"]))
+        for w, g, total, a, b in block.pieces("sum"):
             g = descent(group, w, g, b)
             np.multiply(g, g, out=a)
             total += a
@@ -117,3 +162,55 @@ class Adagrad(Optimizer):
             np.divide(g, a, out=a)
             a *= lr
             w -= a
+
+
+class Adadelta(Optimizer):
+    """Steps in the units of the weights: the root mean square of past steps over that of the gradients.
+
+        v_t = rho v_{t-1} + (1 - rho) g^2
+        d = sqrt(u_{t-1} + eps) / sqrt(v_t + eps) * g        u_t = rho u_{t-1} + (1 - rho) d^2
+        w = w - lr d
+
+    eps : also the size from which the steps begin to grow
+    Zeiler 2012, arXiv:1212.5701, algorithm 1 (there without lr)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        if not is_number(group["rho"]) or not 0 <= group["rho"] <= 1:
+            self._fail(f"expected rho to be a number from 0 to 1, got {group['rho']!r}")
+
+    def update(self, group: dict[str, Any], block: Block) -> None:
+        lr, rho, eps = float(group["lr"]), float(group["rho"]), float(group["eps"])
+        block.count()
+        for w, g, v, u, a, b in block.pieces("square_avg", "acc_delta"):
+            g = descent(group, w, g, b)
+            add_square(v, rho, g, 1 - rho, a)
+            np.add(v, eps, out=a)
+            np.sqrt(a, out=a)
+            np.divide(g, a, out=b)
+            np.add(u, eps, out=a)
+            np.sqrt(a, out=a)
+            b *= a
+            add_square(u, rho, b, 1 - rho, a)
+            b *= lr
+            w -= b
+
+
+def _variance(squares: Array, mean: Array, out: Array) -> None:
+    """E g^2 - (E g)^2, which may come out below 0 by rounding."""
+    np.multiply(mean, mean, out=out)
+    np.subtract(squares, out, out=out)
+    np.maximum(out, 0, out=out)
