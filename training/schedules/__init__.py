@@ -6,8 +6,36 @@ as in torch, so that several schedules, or a hand, can change them together.
 """
 
 from backhand.training.schedules.base import LRScheduler
-from backhand.training.schedules.composed import SequentialLR
-from backhand.training.schedules.cosine import CosineAnnealingLR
-from backhand.training.schedules.factors import LinearLR, StepLR
+from backhand.training.schedules.composed import ChainedScheduler, SequentialLR
+from backhand.training.schedules.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from backhand.training.schedules.cycles import CyclicLR, OneCycleLR
+from backhand.training.schedules.factors import (
+    ConstantLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from backhand.training.schedules.plateau import ReduceLROnPlateau
 
-__all__ = ["CosineAnnealingLR", "LRScheduler", "LinearLR", "SequentialLR", "StepLR"]
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 from backhand.training.optimizers import Optimizer
@@ -13,14 +14,14 @@ class LRScheduler:
     """What every schedule is: it sets the "lr" of each of the optimizer's groups, at once and at each `step()`.
 
     A subclass writes `next(lr, base)`, and where it exists `at(base)`; both may read `self.last_epoch`, which is t.
+    Where the groups differ in more than their rates, it writes `rates()`, which is all groups at once.
     last_epoch : -1 to begin; t of the last step to go on with an optimizer that remembers its "initial_lr"
     """
 
     _initial = False  # while the step of the constructor runs
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ValueError(f"{type(self).__name__}: expected an Optimizer, got {type(optimizer).__name__}")
+        check_optimizer(self, optimizer)
         for group in optimizer.param_groups:
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
@@ -39,10 +40,14 @@ class LRScheduler:
         """The rate of a group at t from nothing but the one that it began with; None where there is no such form."""
         return None
 
+    def rates(self) -> list[float]:
+        """The rates of all groups at t."""
+        return [self.next(lr, base) for lr, base in zip(self._rates(), self.base_lrs, strict=True)]
+
     def step(self) -> None:
         """Go one step on; call it after the optimizer's."""
         self.last_epoch += 1
-        self._set(self.next(lr, base) for lr, base in zip(self._rates(), self.base_lrs, strict=True))
+        self._set(self.rates())
 
     def get_last_lr(self) -> list[float]:
         """The rates that were set last, one for each group."""
@@ -64,8 +69,8 @@ class LRScheduler:
     def _rates(self) -> list[float]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def _set(self, rates: Iterator[float]) -> None:
-        for group, lr in zip(self.optimizer.param_groups, list(rates), strict=True):
+    def _set(self, rates: list[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = lr
         self._last_lr: list[float] = self._rates()
 
@@ -83,9 +88,9 @@ class LRScheduler:
     def _restart(self) -> None:
         """Stand at t = 0, whatever the rates have become meanwhile."""
         self.last_epoch = 0
-        rates = [self.at(base) for base in self.base_lrs]
-        pairs = zip(rates, self._rates(), self.base_lrs, strict=True)
-        self._set(self.next(lr, base) if rate is None else rate for rate, lr, base in pairs)
+        closed = [self.at(base) for base in self.base_lrs]
+        rates = [lr for lr in closed if lr is not None]
+        self._set(rates if len(rates) == len(closed) else self.rates())
 
 
 def positive(schedule: LRScheduler, name: str, value: int) -> int:
@@ -93,3 +98,25 @@ def positive(schedule: LRScheduler, name: str, value: int) -> int:
     if isinstance(value, bool) or not value > 0:
         raise ValueError(f"{type(schedule).__name__}: expected {name} to be a positive number, got {value!r}")
     return value
+
+
+def for_each_group(schedule: LRScheduler, name: str, value: Any, optimizer: Optimizer) -> list[Any]:
+    """The value of an argument for each group: a list of them, or one for all."""
+    n = len(optimizer.param_groups)
+    if not isinstance(value, (list, tuple)):
+        return [value] * n
+    if len(value) != n:
+        problem = f"expected {name} to be one value, or one for each of the {n} groups, got {len(value)}"
+        raise ValueError(f"{type(schedule).__name__}: {problem}")
+    return list(value)
+
+
+def state_of_function(function: Callable[..., float] | None) -> dict[str, Any] | None:
+    """What a state_dict keeps of a function: the attributes of a callable object, nothing of a plain function."""
+    return None if isinstance(function, FunctionType) else copy.deepcopy(getattr(function, "__dict__", None))
+
+
+def check_optimizer(schedule: LRScheduler, optimizer: Any) -> None:
+    """Raise ValueError for anything else."""
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"{type(schedule).__name__}: expected an Optimizer, got {type(optimizer).__name__}")

@@ -1,10 +1,13 @@
-"""Half a cosine wave."""
+"""Half a cosine wave, once or again and again."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from backhand.training.optimizers import Optimizer
+from backhand.training.optimizers.base import is_number
 from backhand.training.schedules.base import LRScheduler, positive
 
 
@@ -32,3 +35,56 @@ class CosineAnnealingLR(LRScheduler):
 
     def at(self, base: float) -> float:
         return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """Half a cosine wave down to `eta_min`, again and again, each time T_mult times as long.
+
+        lr_t = eta_min + (lr_0 - eta_min) (1 + cos(pi T_cur / T_i)) / 2
+
+    T_0 : the length T_i of the first wave        T_cur : how far the present one has come
+    `step(epoch)` goes to any time, also between two epochs: step(epoch + batch / batches) after each batch.
+    Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
+        for name, value in (("T_0", T_0), ("T_mult", T_mult)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                problem = f"expected {name} to be a positive integer, got {value!r}"
+                raise ValueError(f"CosineAnnealingWarmRestarts: {problem}")
+        if not is_number(eta_min):
+            raise ValueError(f"CosineAnnealingWarmRestarts: expected eta_min to be a number, got {eta_min!r}")
+        self.T_0 = self.T_i = T_0
+        self.T_mult = T_mult
+        self.eta_min = eta_min
+        self.T_cur: float = last_epoch
+        super().__init__(optimizer, last_epoch)
+
+    def next(self, lr: float, base: float) -> float:
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go one step on, or to a time of your own."""
+        if epoch is None and self.last_epoch >= 0:
+            self.last_epoch += 1
+            self.T_cur += 1
+            if self.T_cur >= self.T_i:
+                self.T_cur %= self.T_i
+                self.T_i *= self.T_mult
+        else:
+            epoch = 0 if epoch is None else epoch
+            if not epoch >= 0:
+                raise ValueError(f"CosineAnnealingWarmRestarts: expected epoch to be 0 or more, got {epoch!r}")
+            self.T_cur, self.T_i = epoch, self.T_0
+            if self.T_mult == 1:
+                self.T_cur %= self.T_0
+            while self.T_cur >= self.T_i:
+                self.T_cur -= self.T_i
+                self.T_i *= self.T_mult
+            self.last_epoch = math.floor(epoch)
+        self._set(self.rates())
+
+    def _restart(self) -> None:
+        self.step(0)
