@@ -17,6 +17,7 @@ from backhand.training import (
     Adam,
     History,
     LinearLR,
+    ReduceLROnPlateau,
     StepLR,
     Trainer,
     TrainingError,
@@ -383,6 +384,36 @@ def test_schedules_per_epoch_and_per_batch():
     one.fit(blobs(), epochs=2, batch_size=40)
     rates = [r["lr"] for r in one.history if "batch_loss" in r]
     assert rates == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "loss"])
+def test_a_plateau_goes_by_the_monitor(monitor):
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    mode = "max" if monitor == "val_accuracy" else "min"
+    schedule = ReduceLROnPlateau(optimizer, mode, 0.5, patience=1)
+    one = Trainer(model, CrossEntropy(), optimizer, schedule=schedule, monitor=monitor, progress=False)
+    history = one.fit(blobs(), blobs(seed=1), epochs=12)
+    twin = SGD(net().parameters(), lr=0.1)
+    again = ReduceLROnPlateau(twin, mode, 0.5, patience=1)
+    expected = []
+    for value in history[monitor]:
+        expected.append(twin.param_groups[0]["lr"])
+        again.step(value)
+    assert history["lr"].tolist() == expected
+    assert schedule.state_dict() == again.state_dict()
+    if monitor == "val_accuracy":  # it is soon 1, and no more rises
+        assert expected[-1] < 0.1
+
+
+def test_a_plateau_that_cannot_work():
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    schedule = ReduceLROnPlateau(optimizer)
+    with pytest.raises(ValueError, match=r"every 'epoch', with mode='min' .* got 'batch', mode='min'"):
+        Trainer(model, CrossEntropy(), optimizer, schedule=schedule, schedule_every="batch")
+    with pytest.raises(ValueError, match="mode='max' for the monitor 'val_accuracy'"):
+        Trainer(model, CrossEntropy(), optimizer, schedule=schedule, monitor="val_accuracy")
 
 
 def test_clipping():

@@ -1,5 +1,6 @@
 """Optimizers, schedules, clipping, the Trainer and what it leaves behind."""
 
+from backhand.training.averaging import ExponentialMovingAverage
 from backhand.training.checkpoints import load_weights, read_metadata, read_weights, save_weights
 from backhand.training.clipping import clip_grad_norm_, clip_grad_value_
 from backhand.training.errors import TrainingError
@@ -53,6 +54,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CyclicLR",
     "ExponentialLR",
+    "ExponentialMovingAverage",
     "GravesRMSprop",
     "History",
     "LRScheduler",

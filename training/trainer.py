@@ -20,7 +20,7 @@ from backhand.training.metrics import Metric, accuracy
 from backhand.training.modes import Buffers, evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
 from backhand.training.progress import Means, Progress
-from backhand.training.schedules import LRScheduler
+from backhand.training.schedules import LRScheduler, ReduceLROnPlateau
 
 
 class Trainer:
@@ -30,7 +30,8 @@ class Trainer:
 
     model, loss, optimizer : the optimizer holds parameters of the model. Where the model has several outputs, they
         are the first arguments of the loss
-    schedule : a schedule of the same optimizer, stepped every "epoch" or every "batch" (schedule_every)
+    schedule : a schedule of the same optimizer, stepped every "epoch" or every "batch" (schedule_every);
+        ReduceLROnPlateau after every epoch by the value of `monitor`
     metrics : name -> metric(scores, target); None: accuracy where the target holds labels. They and the loss are
         means over the batches, weighted with the number of samples; those of training are taken while the weights
         change, those of validation after the epoch
@@ -79,6 +80,14 @@ class Trainer:
             raise ValueError("Trainer: expected a schedule of the same optimizer, got one of another")
         if schedule_every not in ("epoch", "batch"):
             raise ValueError(f"Trainer: expected schedule_every to be 'epoch' or 'batch', got {schedule_every!r}")
+        if isinstance(schedule, ReduceLROnPlateau):
+            mode = "min" if falls(monitor) else "max"
+            if schedule_every != "epoch" or schedule.mode != mode:
+                got = f"{schedule_every!r}, mode={schedule.mode!r}"
+                raise ValueError(
+                    f"Trainer: expected a ReduceLROnPlateau to be stepped every 'epoch', with mode={mode!r} for the "
+                    f"monitor {monitor!r}, got {got}"
+                )
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"Trainer: expected {name} to be a positive number, got {limit!r}")
@@ -162,9 +171,11 @@ class Trainer:
                     took = time.perf_counter() - since
                     self._seconds += took
                     record["seconds"] = self._seconds
-                    if self.schedule is not None and self.schedule_every == "epoch":
-                        self.schedule.step()
                     better = self._better(monitor, record)
+                    if isinstance(self.schedule, ReduceLROnPlateau):
+                        self.schedule.step(record[monitor])
+                    elif self.schedule is not None and self.schedule_every == "epoch":
+                        self.schedule.step()
                     self._write_weights("model.safetensors")
                     if better:
                         self._write_weights("best.safetensors")
@@ -300,9 +311,8 @@ class Trainer:
         if monitor not in record:
             raise ValueError(f"Trainer: expected monitor to be one of {', '.join(record)}, got {monitor!r}")
         value = record[monitor]
-        falls = monitor.endswith(("loss", "error"))
         if not math.isfinite(value) or (
-            self.best is not None and not (value < self.best if falls else value > self.best)
+            self.best is not None and not (value < self.best if falls(monitor) else value > self.best)
         ):
             return False
         self.best, self.best_epoch = value, self.epochs
@@ -344,6 +354,11 @@ class Trainer:
             f"were before it{written}. {advice}."
         )
         return TrainingError(message, step, self.epochs + 1, value, lr, (n - 1) / count if count else 0.0)
+
+
+def falls(monitor: str) -> bool:
+    """Whether a number of this name is better when it is smaller."""
+    return monitor.endswith(("loss", "error"))
 
 
 def _finite(gradient: Array) -> bool:
