@@ -19,6 +19,7 @@ class ArrayBatches:
     """
 
     def __init__(self, name: str, inputs: tuple[Any, ...], target: Any = None) -> None:
+        self.name = name
         self.inputs = tuple(_samples(f"{name}: expected each input", x) for x in inputs)
         self.target: Any = None if target is None else _samples(f"{name}: expected the target", target)
         lengths = [len(each) for each in (*self.inputs, self.target) if each is not None]
@@ -44,8 +45,8 @@ class ArrayBatches:
         """How many batches there will be."""
         return len(self.cuts(size, merge))
 
-    def probe(self) -> Batch:
-        """A few samples in which whatever is wrong with all of them can be seen: also the extreme labels."""
+    def telling_rows(self) -> list[int]:
+        """Which samples show whatever is wrong with any of them: the first, and those with the extreme labels."""
         y = self.target
         places = [0]
         if y is not None and y.dtype.kind in "iu":
@@ -56,7 +57,11 @@ class ArrayBatches:
             else:
                 places += [int(y.argmin()), int(y.argmax())]
         chosen = {place // (y.size // self.samples) if place else 0 for place in places}
-        return self._batch(np.array(sorted(chosen)))
+        return sorted(int(each) for each in chosen)
+
+    def of_rows(self, rows: list[int]) -> Batch:
+        """The batch of these samples."""
+        return self._batch(np.array(rows))
 
     def _batch(self, rows: Any) -> Batch:
         target = None if self.target is None else _rows(self.target, rows)
@@ -100,6 +105,9 @@ def as_batches(name: str, data: Any) -> ArrayBatches | StreamBatches:
         raise ValueError(
             f"{name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; got {_describe(data)}"
         )
+    parts = [part for part in ("train", "validation", "test") if hasattr(data, part)]
+    if parts:
+        raise ValueError(f"{name}: expected a pair of arrays (x, y), got several; give its .{parts[0]}")
     return StreamBatches(name, data)
 
 

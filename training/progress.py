@@ -34,7 +34,7 @@ class Means:
 
 
 class Progress:
-    """One epoch on the screen: a bar on a terminal, else a line when it is over, or nothing."""
+    """One epoch on the screen: on a terminal a bar while it lasts, and a line when it is over; or nothing."""
 
     def __init__(self, wanted: bool, epoch: int, last: int, batches: int | None) -> None:
         self._title = f"epoch {epoch}/{last}"
@@ -43,7 +43,7 @@ class Progress:
         if wanted and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=batches, desc=self._title, unit="batch")
+            self._bar = tqdm(total=batches, desc=self._title, unit="batch", leave=False, dynamic_ncols=True)
         self._waiting = 0
         self._shown = 0.0
 
@@ -66,10 +66,10 @@ class Progress:
 
     def finish(self, record: Mapping[str, Any], seconds: float) -> None:
         """The epoch is over."""
-        scores = {k: v for k, v in record.items() if k not in ("step", "epoch", "lr", "seconds")}
         if self._bar is not None:
-            self._show(scores)
-        elif self._wanted:
+            self._bar.close()  # the line below takes its place: a bar has no room for all of it
+        if self._wanted:
+            scores = {k: v for k, v in record.items() if k not in ("step", "epoch", "lr", "seconds")}
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
             print(f"{self._title}  {numbers}  {seconds:.1f}s", flush=True)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, Parameter
+from backhand.layers.base import Array, Layer, LayerError, Parameter
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
 from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm
@@ -32,7 +32,8 @@ class Trainer:
         are the first arguments of the loss
     schedule : a schedule of the same optimizer, stepped every "epoch" or every "batch" (schedule_every);
         ReduceLROnPlateau after every epoch by the value of `monitor`
-    metrics : name -> metric(scores, target); None: accuracy where the target holds labels. They and the loss are
+    metrics : name -> metric(scores, target), or a list of functions; None: accuracy where the target holds labels.
+        They and the loss are
         means over the batches, weighted with the number of samples; those of training are taken while the weights
         change, those of validation after the epoch
     clip_norm, clip_value : limits for the norm of the gradient, and for each of its entries (applied first)
@@ -45,6 +46,8 @@ class Trainer:
     seed : of the order of the samples
     progress : a bar for each epoch where there is a terminal, else a line; False: nothing
     log_every : a record of the batch loss every so many steps; 0: none
+    after_step : is called with nothing after each update (an average of the weights goes on, say)
+    after_epoch : is called with the record of each epoch
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Trainer:
         *,
         schedule: LRScheduler | None = None,
         schedule_every: str = "epoch",
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Metric] | Iterable[Metric] | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         folder: str | os.PathLike[str] | None = None,
@@ -65,6 +68,8 @@ class Trainer:
         seed: int | np.random.Generator | None = 0,
         progress: bool = True,
         log_every: int = 50,
+        after_step: Callable[[], object] | None = None,
+        after_epoch: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         for name, value, kind in (("model", model, Layer), ("loss", loss, Layer), ("optimizer", optimizer, Optimizer)):
             if not isinstance(value, kind):
@@ -91,6 +96,8 @@ class Trainer:
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"Trainer: expected {name} to be a positive number, got {limit!r}")
+        if metrics is not None and not isinstance(metrics, Mapping):
+            metrics = {getattr(metric, "__name__", repr(metric)): metric for metric in metrics}
         for name, metric in (metrics or {}).items():
             if not callable(metric) or name == "loss":
                 raise ValueError(f"Trainer: expected metrics to be names (not 'loss') and functions, got {name!r}")
@@ -107,6 +114,8 @@ class Trainer:
         self.monitor = monitor
         self.restore_best = restore_best
         self.progress = progress
+        self.after_step = after_step
+        self.after_epoch = after_epoch
         self.log_every = _whole("log_every", log_every, least=0)
         self.rng = np.random.default_rng(seed)
         self.history = History(None if self.folder is None else os.path.join(self.folder, "history.jsonl"))
@@ -116,6 +125,7 @@ class Trainer:
         self.best_epoch = 0
         self._best_weights: dict[str, Array] = {}
         self._seconds = 0.0
+        self._used_lr = self._lr()
         # gradients that the optimizer does not hold, and so does not set to zero
         self._others: list[Parameter] = [p for p in model.parameters() if p not in held]
 
@@ -160,6 +170,8 @@ class Trainer:
             if not self.model.training:
                 self.model.train()
             self.loss.train()
+            for layer in self.model.modules():
+                layer.forget()  # a forward that was abandoned before
             while self.epochs < last:
                 since = time.perf_counter()
                 with Progress(self.progress, self.epochs + 1, last, batches.count(batch_size, True)) as progress:
@@ -167,7 +179,7 @@ class Trainer:
                     if held_out is not None:
                         scores = self._evaluate(held_out, batch_size)
                         record.update((f"val_{name}", value) for name, value in scores.items())
-                    record["lr"] = self._lr()
+                    record["lr"] = self._used_lr
                     took = time.perf_counter() - since
                     self._seconds += took
                     record["seconds"] = self._seconds
@@ -181,11 +193,17 @@ class Trainer:
                         self._write_weights("best.safetensors")
                     self.history.append(record)
                     progress.finish(record, took)
+                if self.after_epoch is not None:
+                    self.after_epoch(dict(record))
                 waited = 0 if better else waited + 1
                 if self.patience is not None and waited >= self.patience:
                     if self.progress:
-                        best = f"; best: {self.best:.4g} in epoch {self.best_epoch}" if self.best is not None else ""
-                        print(f"stopped: {monitor} has not become better for {waited} epochs{best}", flush=True)
+                        best = f"best: {self.best:.4g} in epoch {self.best_epoch}"
+                        if self.best is None:
+                            best = (
+                                f"it was never finite: is there a nan in the {held_out.name if held_out else 'data'}?"
+                            )
+                        print(f"stopped: {monitor} has not become better for {waited} epochs; {best}", flush=True)
                     break
         if self.restore_best and self._best_weights:
             self.model.load_state_dict(self._best_weights)
@@ -218,6 +236,7 @@ class Trainer:
         buffers = Buffers(model)
         sums = Means(loss)
         since = time.perf_counter()
+        n = 0
         spoiled = False  # whether the step that is being made has touched anything that must be put back
         try:
             for n, (inputs, target) in enumerate(batches.batches(size, order, merge=True), 1):
@@ -239,19 +258,30 @@ class Trainer:
                 if self.clip_norm is not None:
                     scale_to(gradients, self.clip_norm, total_norm(gradients))
                 spoiled = False
+                self._used_lr = self._lr()
                 optimizer.step()
                 self.steps += 1
+                if self.after_step is not None:
+                    self.after_step()
                 sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
                 if self.log_every and self.steps % self.log_every == 0:
                     epoch = self.epochs + (n / count if count else 0.0)
                     seconds = self._seconds + time.perf_counter() - since
                     self.history.append(
-                        {"step": self.steps, "epoch": epoch, "batch_loss": value, "lr": self._lr(), "seconds": seconds}
+                        {
+                            "step": self.steps,
+                            "epoch": epoch,
+                            "batch_loss": value,
+                            "lr": self._used_lr,
+                            "seconds": seconds,
+                        }
                     )
                 if schedule is not None:
                     schedule.step()
                 progress.update(sums)
         except BaseException as error:
+            if isinstance(error, LayerError):
+                error.problem += f" (in batch {n} of epoch {self.epochs + 1})"
             if spoiled:
                 buffers.restore()
             model.zero_grad()
@@ -268,8 +298,12 @@ class Trainer:
     def _evaluate(self, batches: ArrayBatches | StreamBatches, size: int) -> dict[str, float]:
         sums = Means(self.loss)
         with evaluating(self.model, self.loss):
-            for inputs, target in batches.batches(size):
-                value, outputs = self._forward(inputs, target)
+            for n, (inputs, target) in enumerate(batches.batches(size), 1):
+                try:
+                    value, outputs = self._forward(inputs, target)
+                except LayerError as error:
+                    error.problem += f" (in batch {n} of {batches.name})"
+                    raise
                 sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
         return sums.means()
 
@@ -282,9 +316,19 @@ class Trainer:
 
     def _try(self, batches: ArrayBatches) -> None:
         """Raise what the model, the loss or a metric has against the data; changes nothing."""
-        inputs, target = batches.probe()
+        rows = batches.telling_rows()
         with evaluating(self.model, self.loss), np.errstate(all="ignore"):
-            _, outputs = self._forward(inputs, target)
+            try:
+                inputs, target = batches.of_rows(rows)
+                _, outputs = self._forward(inputs, target)
+            except LayerError:
+                for row in rows:  # one at a time, to say which
+                    try:
+                        self._forward(*batches.of_rows([row]))
+                    except LayerError as error:
+                        error.problem += f" (sample {row} of {batches.name}, on its own)"
+                        raise error from None
+                raise
             Means(self.loss).add(0.0, outputs, target, 1, self._metrics_for(outputs, target))
 
     def _metrics_for(self, outputs: tuple[Any, ...], target: Any) -> dict[str, Metric]:
