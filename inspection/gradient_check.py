@@ -386,10 +386,12 @@ def _input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Itera
     """(name, x, dx) for every float input; dx is None where the layer gave none."""
     if not isinstance(grads, tuple):
         grads = (grads,)
-    if isinstance(layer, Loss):
-        inputs = inputs[: len(grads)]  # what follows is the target: data, not differentiated
-    several = len(list(_leaves(inputs))) > 1
+    # a loss gives nothing (or None) for its target: data, not differentiated
+    data = [isinstance(layer, Loss) and (i >= len(grads) or grads[i] is None) for i in range(len(inputs))]
+    several = len(list(_leaves(tuple(x for x, skip in zip(inputs, data, strict=True) if not skip)))) > 1
     for i, x in enumerate(inputs):
+        if data[i]:
+            continue
         dx = grads[i] if i < len(grads) else None
         for path, leaf in _leaves(x):
             if leaf.dtype.kind != "f":

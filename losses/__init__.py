@@ -1,7 +1,37 @@
 """The scalar at the end of the chain; its backward() starts the gradient."""
 
 from backhand.losses.base import Loss
-from backhand.losses.classification import BCEWithLogitsLoss, CrossEntropyLoss, MultiMarginLoss, NLLLoss
-from backhand.losses.regression import L1Loss, MSELoss
+from backhand.losses.binary import BCELoss, BCEWithLogitsLoss, MultiLabelSoftMarginLoss, SoftMarginLoss
+from backhand.losses.classification import CrossEntropyLoss, NLLLoss
+from backhand.losses.contrastive import InfoNCELoss, NTXentLoss
+from backhand.losses.ctc import CTCLoss
+from backhand.losses.distribution import GaussianNLLLoss, KLDivLoss, PoissonNLLLoss
+from backhand.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
+from backhand.losses.margin import HingeEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss
+from backhand.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "Loss", "MSELoss", "MultiMarginLoss", "NLLLoss"]
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "CTCLoss",
+    "CosineEmbeddingLoss",
+    "CrossEntropyLoss",
+    "GaussianNLLLoss",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
+    "InfoNCELoss",
+    "KLDivLoss",
+    "L1Loss",
+    "Loss",
+    "MSELoss",
+    "MarginRankingLoss",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
+    "NTXentLoss",
+    "PoissonNLLLoss",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
+    "TripletMarginLoss",
+]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Array, Layer, within
+from backhand.layers.gates import unbroadcast
 
 
 class Loss(Layer):
@@ -18,7 +20,9 @@ class Loss(Layer):
     reduction : "mean" over what counts, "sum", or "none" (then the array of all l)
 
     The mean over the batch is taken here and nowhere else. The number that `forward` returns is the function that
-    `backward` differentiates. The target is data: no gradient by it is returned.
+    `backward` differentiates. The target is data: no gradient by it is returned. With several inputs to differentiate,
+    `backward` returns a tuple of their gradients in the order of `forward`, and None in the place of a target that
+    stands between them.
 
     A subclass works on the array `losses` of all l: forward ends with `self.save(..., out=losses)` and
     `return self.reduce(losses)`, and in backward `self.upstream(dout)` is the gradient by each of them.
@@ -71,3 +75,83 @@ class Loss(Layer):
         if x.shape != target.shape:
             self.reject(f"a target of the input's shape {x.shape}", target.shape)
         return x, target.astype(x.dtype, copy=False)
+
+    def together(self, *inputs: ArrayLike) -> tuple[Array, ...]:
+        """Inputs and target as float arrays of the first one's dtype, whose shapes broadcast; or the error."""
+        first, *others = (self.input(x) for x in inputs)
+        shapes = [x.shape for x in (first, *others)]
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError:
+            self.reject("shapes that broadcast together", " and ".join(map(str, shapes)))
+        return first, *(x.astype(first.dtype, copy=False) for x in others)
+
+
+class Pointwise(Loss):
+    """The form of the losses that set number against number.
+
+        L = reduce(l(x, target))        dx = dl * l'(x, target)
+
+    x, target : shapes that broadcast together; l has the shape that they make
+
+    A subclass writes `function(x, target)` and `gradient(dl, x, target)`, and `operands` where it takes less.
+    """
+
+    def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
+        """Input and target as arrays of x's dtype, once they are known to be what the loss takes."""
+        return self.together(x, target)
+
+    def function(self, x: Array, target: Array) -> Array:
+        """All l, a new array."""
+        raise NotImplementedError
+
+    def gradient(self, dl: Array, x: Array, target: Array) -> Array:
+        """dl * l'(x, target), a new array of dl's shape."""
+        raise NotImplementedError
+
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, target = self.operands(x, target)
+        losses = np.asarray(self.function(x, target), x.dtype)
+        self.save(x, target, out=losses)
+        return self.reduce(losses)
+
+    def backward(self, dout: Any = None) -> Array:
+        dl = self.upstream(dout)
+        x, target = self.saved()
+        return np.asarray(unbroadcast(self.gradient(dl, x, target), x.shape), x.dtype)
+
+
+# ---------------------------------------------------------------------- checking constructor arguments
+
+
+def number(loss: Loss, name: str, value: Any) -> float:
+    """`value` as a number (not nan), or the error that says so."""
+    return within(loss, name, value, -math.inf, math.inf)
+
+
+def positive(loss: Loss, name: str, value: Any) -> float:
+    """`value` as a number above 0, or the error that says so."""
+    if not isinstance(value, (int, float, np.number)) or not value > 0:
+        raise ValueError(f"{type(loss).__name__}: expected {name} above 0, got {value!r}")
+    return float(value)
+
+
+def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
+    """A copy of the weights as a float array (float32 unless they are an array of another float), or None."""
+    if value is None:
+        return None
+    array = np.array(value)
+    if array.dtype.kind not in "fiu" or array.size == 0:
+        raise ValueError(f"{type(loss).__name__}: expected {name} to be numbers, got {value!r}")
+    return array if isinstance(value, np.ndarray) and array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def weight_for(loss: Loss, name: str, x: Array) -> Array:
+    """The buffer `name` of a loss in x's dtype, 1 where there is none; it must broadcast to x's shape."""
+    value = getattr(loss, name)
+    weight: Array = np.ones((), x.dtype) if value is None else value.astype(x.dtype, copy=False)
+    # to x's shape, not only with it: the losses keep the shape of x
+    sizes = zip(weight.shape[::-1], x.shape[::-1], strict=False)
+    if weight.ndim > x.ndim or any(n not in (1, m) for n, m in sizes):
+        loss.reject(f"x that {name} of shape {weight.shape} broadcasts to", x.shape)
+    return weight

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.activations import log_softmax, sigmoid
+from backhand.layers.activations import log_softmax
 from backhand.layers.base import Array, whole, within
-from backhand.losses.base import Loss
+from backhand.losses.base import Loss, weights
 
 
-class _OverClasses(Loss):
+class OverClasses(Loss):
     """What losses over classes share: the class axis, the labels, and a weight for each class."""
 
     buffer_names = ("weight",)
@@ -69,7 +69,7 @@ class _OverClasses(Loss):
         return index, valid, importance
 
 
-class CrossEntropyLoss(_OverClasses):
+class CrossEntropyLoss(OverClasses):
     """The surprise at the true class, when the scores are turned into probabilities by a softmax.
 
         l = -weight_t log p_t,    p = softmax(x),    t the label        dx = dl * weight_t * (p - onehot(t))
@@ -161,7 +161,7 @@ class CrossEntropyLoss(_OverClasses):
         return dx
 
 
-class NLLLoss(_OverClasses):
+class NLLLoss(OverClasses):
     """The negative of the log-probability of the true class; after a LogSoftmax this is CrossEntropyLoss.
 
         l = -weight_t x_t        dx = -dl * weight_t onehot(t)
@@ -189,118 +189,7 @@ class NLLLoss(_OverClasses):
         return dx
 
 
-class MultiMarginLoss(_OverClasses):
-    """The hinge of the multi-class support vector machine: the true score should lead every other by a margin.
-
-        l = weight_t / C * sum over c != t of h_c^p,    h_c = max(0, margin - x_t + x_c)
-        dx_c = dl * weight_t / C * p h_c^(p-1) where h_c > 0,    dx_t = -(the sum of all these)
-
-    x : (C,) or (N, C)      target : integer labels, () or (N,)      weight : (C,), a buffer
-    p : 1 or 2
-
-    Every class inside the margin pulls on its own score and, by the same amount, on the true one: dx sums to 0.
-    Crammer & Singer 2001, "On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines"
-    """
-
-    def __init__(
-        self, p: int = 1, margin: float = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
-    ) -> None:
-        super().__init__(weight, reduction)
-        if p not in (1, 2):
-            raise ValueError(f"{type(self).__name__}: expected p to be 1 or 2, got {p!r}")
-        self.p = p
-        self.margin = within(self, "margin", margin, -np.inf, np.inf)
-
-    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
-        x, axis = self.scores(x)
-        if x.ndim > 2:
-            self.reject("x of shape (C,) or (N, C)", x.shape)
-        index, _, importance = self.labels(x, axis, target)
-        hinge = np.maximum(x - np.expand_dims(x[index], axis) + x.dtype.type(self.margin), 0)
-        hinge[index] = 0
-        scale = importance / x.shape[axis]
-        losses = np.asarray(scale * (hinge**self.p).sum(axis), x.dtype)
-        self.save(hinge, axis, index, scale, out=losses)
-        return self.reduce(losses)
-
-    def backward(self, dout: Any = None) -> Array:
-        dl = self.upstream(dout)
-        hinge, axis, index, scale = self.saved()
-        dx = (hinge > 0).astype(hinge.dtype) if self.p == 1 else 2 * hinge
-        dx *= np.expand_dims(dl * scale, axis)
-        dx[index] = -dx.sum(axis)
-        return dx
-
-
-class BCEWithLogitsLoss(Loss):
-    """The surprise at a yes or no, when the score is turned into a probability by a sigmoid.
-
-        l = -weight (pos_weight y log p + (1 - y) log(1 - p)),    p = sigmoid(x)
-        dx = dl * weight * ((1 - y) p - pos_weight y (1 - p)),    without weights: dl * (p - y)
-
-    x, target y : one shape, any; y between 0 (no) and 1 (yes)
-    weight, pos_weight : broadcast against x; pos_weight says how much more a yes counts than a no; buffers
-
-    From d log p / dx = 1 - p and d log(1 - p) / dx = -p: as with softmax, exp and log cancel, and the error in the
-    probability is left. Computed from log(1 - p) = log p - x and log p = min(x, 0) - log(1 + exp(-|x|)), which
-    cannot overflow.
-    """
-
-    buffer_names = ("weight", "pos_weight")
-
-    def __init__(
-        self,
-        weight: ArrayLike | None = None,
-        *,
-        reduction: str = "mean",
-        pos_weight: ArrayLike | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction)
-        self.weight = weights(self, "weight", weight)
-        self.pos_weight = weights(self, "pos_weight", pos_weight)
-
-    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
-        x, y = self.pair(x, target)
-        weight, pos_weight = self._weights(x)
-        # l = (1 - y) x - (1 + (pos_weight - 1) y) log p
-        factor = 1 + (pos_weight - 1) * y
-        losses = weight * ((1 - y) * x - factor * (np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))))
-        losses = np.asarray(losses, x.dtype)
-        self.save(x, y, out=losses)
-        return self.reduce(losses)
-
-    def backward(self, dout: Any = None) -> Array:
-        dl = self.upstream(dout)
-        x, y = self.saved()
-        weight, pos_weight = self._weights(x)
-        p = sigmoid(x)
-        return np.asarray(dl * weight * ((1 - y) * p - pos_weight * y * (1 - p)), x.dtype)
-
-    def _weights(self, x: Array) -> list[Array]:
-        """Weight and pos_weight in x's dtype, 1 where there is none."""
-        both = []
-        for name in self.buffer_names:
-            weight = getattr(self, name)
-            weight = np.ones((), x.dtype) if weight is None else weight.astype(x.dtype, copy=False)
-            # to x's shape, not only with it: the losses keep the shape of x
-            sizes = zip(weight.shape[::-1], x.shape[::-1], strict=False)
-            if weight.ndim > x.ndim or any(n not in (1, m) for n, m in sizes):
-                self.reject(f"x that {name} of shape {weight.shape} broadcasts to", x.shape)
-            both.append(weight)
-        return both
-
-
 # ---------------------------------------------------------------------- shared
-
-
-def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
-    """A copy of the weights as a float array (float32 unless they are an array of another float), or None."""
-    if value is None:
-        return None
-    array = np.array(value)
-    if array.dtype.kind not in "fiu" or array.size == 0:
-        raise ValueError(f"{type(loss).__name__}: expected {name} to be numbers, got {value!r}")
-    return array if isinstance(value, np.ndarray) and array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def at(labels: Array, axis: int) -> tuple[Array, ...]:

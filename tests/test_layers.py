@@ -18,7 +18,7 @@ ABSTRACT = {Layer, Loss}
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_check_layer(case):
-    check_layer(case.build(), *case.arrays())
+    check_layer(case.build(cls=case.checked), *case.arrays())
 
 
 def exported():

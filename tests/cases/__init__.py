@@ -44,6 +44,7 @@ class Case:
     eval : run in eval mode (with caches)
     torch : whether torch.nn has the same class with the same meaning; None means: if it has one of that name
     kwargs : the keyword arguments
+    checked : a subclass that check_layer runs instead, where the gradient is by something else than the input
     """
 
     cls: type[Layer]
@@ -52,14 +53,15 @@ class Case:
     eval: bool = False
     torch: bool | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    checked: type[Layer] | None = None
 
-    def build(self, dtype: Any = np.float64) -> Layer:
+    def build(self, dtype: Any = np.float64, cls: type[Layer] | None = None) -> Layer:
         arguments = self.args() if callable(self.args) else self.args
         extra = dict(self.kwargs)
         accepted = inspect.signature(self.cls).parameters
         if "rng" in accepted:
             extra.setdefault("rng", 0)
-        layer = self.cls(*arguments, **extra).astype(dtype)
+        layer = (cls or self.cls)(*arguments, **extra).astype(dtype)
         spread_parameters(layer)
         return layer.eval(caching=True) if self.eval else layer
 
