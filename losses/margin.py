@@ -19,7 +19,7 @@ class MultiMarginLoss(OverClasses):
         l = weight_t / C * sum over c != t of h_c^p,    h_c = max(0, margin - x_t + x_c)
         dx_c = dl * weight_t / C * p h_c^(p-1) where h_c > 0,    dx_t = -(the sum of all these)
 
-    x : (C,) or (N, C)      target : integer labels, () or (N,)      weight : (C,), a buffer
+    x : (C,) or (N, C)      target : integer labels, () or (N,), and so is l      weight : (C,), a buffer
     p : 1 or 2
 
     Every class inside the margin pulls on its own score and, by the same amount, on the true one: dx sums to 0.
@@ -36,24 +36,26 @@ class MultiMarginLoss(OverClasses):
         self.margin = number(self, "margin", margin)
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
-        x, axis = self.scores(x)
-        if x.ndim > 2:
-            self.reject("x of shape (C,) or (N, C)", x.shape)
-        index, _, importance = self.labels(x, axis, target)
-        hinge = np.maximum(x - np.expand_dims(x[index], axis) + x.dtype.type(self.margin), 0)
+        x = self.input(x)
+        rows, _ = self.scores(as_rows(self, x))
+        labels = self.target(target)
+        if labels.ndim == 0 and len(rows) == 1:
+            labels = labels.reshape(1)
+        index, _, importance = self.labels(rows, 1, labels)
+        hinge = np.maximum(rows - rows[index][:, None] + rows.dtype.type(self.margin), 0)
         hinge[index] = 0
-        scale = importance / x.shape[axis]
-        losses = np.asarray(scale * (hinge**self.p).sum(axis), x.dtype)
-        self.save(hinge, axis, index, scale, out=losses)
+        scale = importance / rows.dtype.type(rows.shape[1])
+        losses = (scale * (hinge**self.p).sum(1)).reshape(np.shape(target))
+        self.save(hinge, index, scale, x.shape, out=losses)
         return self.reduce(losses)
 
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
-        hinge, axis, index, scale = self.saved()
+        hinge, index, scale, shape = self.saved()
         dx = (hinge > 0).astype(hinge.dtype) if self.p == 1 else 2 * hinge
-        dx *= np.expand_dims(dl * scale, axis)
-        dx[index] = -dx.sum(axis)
-        return dx
+        dx *= (dl.reshape(-1) * scale)[:, None]
+        dx[index] = -dx.sum(1)
+        return dx.reshape(shape)
 
 
 class MultiLabelMarginLoss(Loss):
@@ -97,13 +99,10 @@ class MultiLabelMarginLoss(Loss):
             target = np.asarray(target)
         except ValueError:
             self.reject("a target that is an array", "rows of different lengths")
-        if x.ndim > 2:
-            self.reject("x of shape (C,) or (N, C)", x.shape)
-        # one number is a vector of one
+        rows = as_rows(self, x)
         fits = target.shape == x.shape if x.ndim == 2 else target.ndim < 2 and target.size == x.size
         if not fits or target.dtype.kind not in "iu":
             self.reject(f"integer classes of x's shape {x.shape}", f"{target.dtype} of shape {target.shape}")
-        rows = x.reshape(-1, x.shape[-1] if x.ndim else 1)
         if (target < -1).any() or (target >= rows.shape[1]).any():
             self.reject(f"classes from 0 to {rows.shape[1] - 1}, or -1", f"{target.min()} to {target.max()}")
         return rows, target.reshape(rows.shape).astype(np.intp)
@@ -164,3 +163,10 @@ class MarginRankingLoss(Loss):
         y, inside, shape1, shape2 = self.saved()
         pull = np.asarray(dl * inside * y)
         return unbroadcast(-pull, shape1), unbroadcast(pull, shape2)
+
+
+def as_rows(loss: Loss, x: Array) -> Array:
+    """x, (C,) or (N, C), as a table with one row for each sample; one number is a vector of one."""
+    if x.ndim > 2:
+        loss.reject("x of shape (C,) or (N, C)", x.shape)
+    return x.reshape(-1, x.shape[-1] if x.ndim else 1)

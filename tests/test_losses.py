@@ -203,7 +203,6 @@ OK = (np.zeros((3, 4)), np.array([0, 1, 2]))
         (OK[0], ["a", "b", "c"], "expected integer labels"),
         (np.zeros((0, 4)), np.zeros(0, int), "expected at least one sample"),
         (np.zeros((3, 0)), [0, 1, 2], "expected at least one sample"),
-        (np.float64(1.0), 0, r"expected x of shape \(C,\)"),
         (np.zeros((3, 4), complex), [0, 1, 2], "expected an array of numbers"),
     ],
 )
@@ -229,6 +228,9 @@ def test_messages_name_what_would_do():
         CrossEntropyLoss(np.ones(4))(np.zeros((3, 5)), [0, 1, 2])
     with pytest.raises(LayerError, match="ignore_index"):
         CrossEntropyLoss(ignore_index=0)(np.zeros((3, 4)), np.full((3, 4), 0.25))
+    for cls in (CrossEntropyLoss, NLLLoss):
+        with pytest.raises(LayerError, match=r"expected x of shape \(C,\)"):
+            cls()(np.float64(1.0), 0)
     with pytest.raises(LayerError, match=r"x of shape \(C,\) or \(N, C\)"):
         MultiMarginLoss()(np.zeros((2, 3, 4)), np.zeros((2, 4), int))
 
