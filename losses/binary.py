@@ -11,6 +11,8 @@ from backhand.layers.activations import sigmoid
 from backhand.layers.base import Array
 from backhand.losses.base import Loss, Pointwise, weight_for, weights
 
+LEAST = np.float32(1e-12)  # torch's constant is a float32 too: in float64 it shows in the ninth digit
+
 
 class BCEWithLogitsLoss(Loss):
     """The surprise at a yes or no, when the score is turned into a probability by a sigmoid.
@@ -92,7 +94,7 @@ class BCELoss(Pointwise):
         return weight_for(self, "weight", x) * ((target - 1) * no - target * yes)
 
     def gradient(self, dl: Array, x: Array, target: Array) -> Array:
-        return dl * weight_for(self, "weight", x) * ((x - target) / np.maximum(x * (1 - x), 1e-12))
+        return dl * weight_for(self, "weight", x) * ((x - target) / np.maximum(x * (1 - x), LEAST))
 
 
 class MultiLabelSoftMarginLoss(Loss):

@@ -28,8 +28,8 @@ class CTCLoss(Loss):
     gamma_t(s) is the share of the walks that are at s at time t; the walk ends at the last label or the last blank.
 
     x : (T, N, C) or (T, C), log-probabilities: the output of a LogSoftmax over the last axis
-    targets : integers (N, S), each row filled up with anything; or all of them in one row of sum(target_lengths);
-        for x (T, C) one row
+    targets : labels, none of them the blank: (N, S), each row filled up with anything; or all of them in one row of
+        sum(target_lengths); for x (T, C) one row
     input_lengths, target_lengths : N integers each (for x (T, C) one): the steps and the labels that count
     blank : which class is the blank
     reduction : "mean" divides each l by its target's length (at least 1), then takes the mean over the batch
@@ -88,16 +88,16 @@ class CTCLoss(Loss):
         turned = np.where(symbols < sizes[:, None], extended[each[:, None], mirror], self.blank)
         beta = self._walks(self._emitted(x[later, each], turned, sizes), turned)
         beta = beta[later[:, :, None], each[:, None], mirror]
-        with np.errstate(invalid="ignore"):  # no path: inf - inf
-            gamma = np.exp(alpha + emitted + beta + nll[:, None])
+        none = np.isinf(nll)  # no path
+        gamma = np.exp(alpha + emitted + beta + np.where(none, np.nan, nll)[:, None])
         gamma[:, symbols >= sizes[:, None]] = 0
         dx = np.exp(x)
         dx[:, :, self.blank] -= gamma[:, :, ::2].sum(2)
         for s in range(1, len(symbols), 2):
             dx[:, each, extended[:, s]] -= gamma[:, :, s]  # one symbol for each sample: none is hit twice
         dx *= (dl.reshape(-1) / divisors).astype(x.dtype)[:, None]
-        without = np.isinf(nll) if self.zero_infinity else np.zeros_like(nll, np.bool_)
-        dx[(times >= steps) | without] = 0
+        dx[:, none] = 0 if self.zero_infinity else np.nan
+        dx[times >= steps] = 0
         return dx.reshape(shape)
 
     def _emitted(self, x: Array, extended: Array, sizes: Array) -> Array:
@@ -153,6 +153,9 @@ class CTCLoss(Loss):
         used = labels if labels.ndim == 1 else labels[:, :longest][counts]
         if used.size and (used.min() < 0 or used.max() >= classes or (used != used.astype(np.intp)).any()):
             self.reject(f"integer targets from 0 to {classes - 1}", f"{used.min()} to {used.max()}")
+        if (used == self.blank).any():
+            hint = "a label needs a class of its own, and what fills up a row lies beyond the target's length"
+            self.reject(f"targets other than the blank, {self.blank}", self.blank, hint)
         extended = np.full((samples, 2 * longest + 1), self.blank, np.intp)
         extended[:, 1::2][counts] = used
         return extended

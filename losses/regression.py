@@ -61,7 +61,7 @@ class L1Loss(_OfDifference):
 
         l = |d|,    d = x - target        dx = dl * sign(d)
 
-    x, target : one shape, any; where they are equal the gradient is 0
+    x, target : one shape, any; where they are equal the gradient is 0 (nan where there is no number; in torch 0)
     """
 
     def function(self, difference: Array) -> Array:
