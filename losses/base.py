@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from backhand.layers.base import Array, Layer, within
 from backhand.layers.gates import unbroadcast
 
+TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
+
 
 class Loss(Layer):
     """The scalar at the end of the chain; its backward starts the gradient.

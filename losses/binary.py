@@ -9,9 +9,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid
 from backhand.layers.base import Array
-from backhand.losses.base import Loss, Pointwise, weight_for, weights
-
-LEAST = np.float32(1e-12)  # torch's constant is a float32 too: in float64 it shows in the ninth digit
+from backhand.losses.base import TINY, Loss, Pointwise, weight_for, weights
 
 
 class BCEWithLogitsLoss(Loss):
@@ -94,7 +92,7 @@ class BCELoss(Pointwise):
         return weight_for(self, "weight", x) * ((target - 1) * no - target * yes)
 
     def gradient(self, dl: Array, x: Array, target: Array) -> Array:
-        return dl * weight_for(self, "weight", x) * ((x - target) / np.maximum(x * (1 - x), LEAST))
+        return dl * weight_for(self, "weight", x) * ((x - target) / np.maximum(x * (1 - x), TINY))
 
 
 class MultiLabelSoftMarginLoss(Loss):

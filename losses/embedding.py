@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.base import Array
 from backhand.layers.gates import unbroadcast
-from backhand.losses.base import Loss, number, positive
+from backhand.losses.base import TINY, Loss, number, positive
 
 
 class CosineEmbeddingLoss(Loss):
@@ -36,7 +36,7 @@ class CosineEmbeddingLoss(Loss):
         y = self.array(target)
         if x1.ndim not in (1, 2) or y.shape != x1.shape[:-1]:
             self.reject("x1 and x2 of shape (N, D) and a target (N,), or (D,) and ()", f"{x1.shape} and {y.shape}")
-        s1, s2 = (np.asarray((x * x).sum(-1, keepdims=True) + 1e-12, x1.dtype) for x in (x1, x2))
+        s1, s2 = (np.asarray((x * x).sum(-1, keepdims=True) + TINY, x1.dtype) for x in (x1, x2))
         root = np.sqrt(s1 * s2)
         cos = (x1 * x2).sum(-1, keepdims=True) / root
         beyond = cos[..., 0] - self.margin
@@ -105,12 +105,16 @@ class TripletMarginLoss(Loss):
         dl = np.asarray(dl * inside)
         to_positive = self._slope(dl, *like)
         to_negative = self._slope(-dl * share, *unlike)
-        da, dp, dn = to_positive + to_negative, -to_positive, -to_negative
+        parts = [[to_positive, to_negative], [-to_positive], [-to_negative]]
         if swapped is not None:
             between = self._slope(-dl * (1 - share), *swapped)
-            dp, dn = dp + between, dn - between
-        grads = [unbroadcast(np.asarray(d, dl.dtype), shape) for d, shape in zip((da, dp, dn), shapes, strict=True)]
-        return grads[0], grads[1], grads[2]
+            parts[1].append(between)
+            parts[2].append(-between)
+        da, dp, dn = (
+            np.asarray(sum(unbroadcast(part, shape) for part in some), dl.dtype)
+            for some, shape in zip(parts, shapes, strict=True)
+        )
+        return da, dp, dn
 
     def _distance(self, u: Array, v: Array) -> tuple[Array, Array]:
         """The difference and its norm."""
