@@ -144,20 +144,22 @@ class CrossEntropyLoss(OverClasses):
         if labelled is None:
             dx *= a.sum(axis, keepdims=True)
             dx -= a
-            dx *= np.expand_dims(dl, axis)
+            dx *= lifted(dl, axis)
             return dx
         # a = (1 - s) weight_t onehot + share, never formed: most of it is zeros
         index, valid, importance = labelled
-        dl = np.where(valid, dl, 0)  # where all are ignored, dl is 1/0
         own = (1 - self.label_smoothing) * importance
+        scale = np.where(valid, dl, 0)  # where all are ignored, dl is nan
         if self.label_smoothing:
             share = self._share(logp, axis)
-            dx *= np.expand_dims(own + share.sum(), axis)
+            dx *= lifted(own + share.sum(), axis)
             dx -= share
+            dx[index] -= own
+            dx *= lifted(scale, axis)
         else:
-            dx *= np.expand_dims(own, axis)
-        dx[index] -= own
-        dx *= np.expand_dims(dl, axis)  # 0 where ignored
+            scale = own * scale
+            dx *= lifted(scale, axis)
+            dx[index] -= scale
         return dx
 
 
@@ -185,7 +187,7 @@ class NLLLoss(OverClasses):
         dl = self.upstream(dout)
         shape, index, valid, importance = self.saved()
         dx = np.zeros(shape, dl.dtype)
-        dx[index] = -importance * np.where(valid, dl, 0)  # where all are ignored, dl is 1/0
+        dx[index] = -importance * np.where(valid, dl, 0)  # where all are ignored, dl is nan
         return dx
 
 
@@ -203,3 +205,8 @@ def at(labels: Array, axis: int) -> tuple[Array, ...]:
 def along(values: Array, axis: int, ndim: int) -> Array:
     """A vector as a view that lies along one axis of `ndim`."""
     return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def lifted(values: Array, axis: int) -> Array:
+    """A view with an axis of length 1 put in at `axis`, as np.expand_dims does it, but for its overhead."""
+    return values[(slice(None),) * axis + (None,)]
