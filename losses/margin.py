@@ -89,7 +89,7 @@ class MultiLabelMarginLoss(Loss):
         dl = self.upstream(dout)
         active, named, shape = self.saved()
         dx = active.sum(1).astype(dl.dtype)
-        np.subtract.at(dx, (np.arange(len(dx))[:, None], named), active.sum(2))
+        np.subtract.at(dx, (np.arange(len(dx))[:, None], named), active.sum(2, dtype=dx.dtype))
         dx *= dl.reshape(-1, 1) / dx.dtype.type(dx.shape[1])
         return dx.reshape(shape)
 
