@@ -386,8 +386,8 @@ def _input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Itera
     """(name, x, dx) for every float input; dx is None where the layer gave none."""
     if not isinstance(grads, tuple):
         grads = (grads,)
-    # a loss gives nothing (or None) for its target: data, not differentiated
-    data = [isinstance(layer, Loss) and (i >= len(grads) or grads[i] is None) for i in range(len(inputs))]
+    # after its scores, a loss gives nothing (or None) for what is data: the target
+    data = [i > 0 and isinstance(layer, Loss) and (i >= len(grads) or grads[i] is None) for i in range(len(inputs))]
     several = len(list(_leaves(tuple(x for x, skip in zip(inputs, data, strict=True) if not skip)))) > 1
     for i, x in enumerate(inputs):
         if data[i]:

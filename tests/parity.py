@@ -70,7 +70,7 @@ def compare(ours: Layer, theirs: Any, rounds: list[tuple[Any, dict[str, Any]]], 
             raise AssertionError(f"backward gave {len(dx)} gradients for {len(inputs)} inputs")
 
         # a loss gives no gradient by its target, and torch need not either
-        data = [isinstance(ours, Loss) and (i >= len(dx) or dx[i] is None) for i in range(len(inputs))]
+        data = [i > 0 and isinstance(ours, Loss) and (i >= len(dx) or dx[i] is None) for i in range(len(inputs))]
         tensors = [tensor_of(x, i < len(dx) and not data[i]) for i, x in enumerate(inputs)]
         t = theirs(*tensors, **{name: tensor_of(value, False) for name, value in options.items()})
         if isinstance(t, tuple) and not isinstance(y, tuple):

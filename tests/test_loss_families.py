@@ -301,9 +301,15 @@ def test_the_gradient_check_passes_over_the_target_and_nothing_else():
     assert not check_gradients(Forgets(), *inputs)
 
 
-def test_a_layer_that_returns_none_is_still_caught():
+def test_a_layer_or_loss_that_returns_none_is_still_caught():
     class Lazy(Linear):
         def backward(self, dout):
             super().backward(dout)
 
     assert not check_gradients(Lazy(2, 3, rng=0), normal(4, 2))
+
+    class LazyLoss(MSELoss):
+        def backward(self, dout=None):
+            super().backward(dout)
+
+    assert not check_gradients(LazyLoss(), normal(3, 2), normal(3, 2, seed=1))
