@@ -41,9 +41,8 @@ class Loss(Layer):
         """The losses as the reduction wants them; "mean" divides their sum by `count`, by default their number."""
         if self.reduction == "none":
             return losses
-        total = losses.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):  # nothing counts: the mean of nothing is nan
-            return float(total / self._divisor(losses.size, count))
+        divisor = self._divisor(losses.size, count)
+        return summed(losses) / divisor if divisor else math.nan  # the mean of nothing is nan
 
     def save(self, *values: Any, out: Any = None, count: float | None = None) -> None:
         """Push what backward will need; `out` are the losses before the reduction, `count` as in `reduce`."""
@@ -57,7 +56,10 @@ class Loss(Layer):
         """The gradient by each of the losses: what `reduce` did, backwards. Read-only; None means dL = 1."""
         top = self._top()
         shape, dtype = top.out
-        gradient = np.asarray(1 if dout is None else dout, dtype)
+        try:
+            gradient = np.asarray(1 if dout is None else dout, dtype)
+        except (TypeError, ValueError):
+            self.reject("dout as a number, or an array of the shape of what forward gave", repr(dout)[:60])
         wanted = shape if self.reduction == "none" else ()
         if gradient.shape not in ((), wanted):
             self.reject(f"dout of shape {wanted}", gradient.shape)
@@ -128,7 +130,12 @@ class Pointwise(Loss):
         return np.asarray(unbroadcast(self.gradient(dl, x, target), x.shape), x.dtype)
 
 
-# ---------------------------------------------------------------------- checking constructor arguments
+# ---------------------------------------------------------------------- helpers, and checking constructor arguments
+
+
+def summed(values: Array) -> float:
+    """The sum of an array, in float32 where its own dtype is too short to hold it."""
+    return float(values.sum(dtype=np.promote_types(values.dtype, np.float32)))
 
 
 def number(loss: Loss, name: str, value: Any) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.activations import log_softmax
 from backhand.layers.base import Array, whole, within
-from backhand.losses.base import Loss, weights
+from backhand.losses.base import Loss, summed, weights
 
 
 class OverClasses(Loss):
@@ -116,7 +116,7 @@ class CrossEntropyLoss(OverClasses):
         if s:
             losses = np.where(valid, losses - (logp * self._share(x, axis)).sum(axis), 0)
         losses = np.asarray(losses, x.dtype)
-        count = importance.sum()
+        count = summed(importance)
         self.save(logp, axis, (index, valid, importance), None, out=losses, count=count)
         return self.reduce(losses, count)
 
@@ -179,7 +179,7 @@ class NLLLoss(OverClasses):
         x, axis = self.scores(x)
         index, valid, importance = self.labels(x, axis, target)
         losses = np.asarray(-importance * np.where(valid, x[index], 0), x.dtype)
-        count = importance.sum()
+        count = summed(importance)
         self.save(x.shape, index, valid, importance, out=losses, count=count)
         return self.reduce(losses, count)
 

@@ -212,7 +212,7 @@ def test_a_wrong_dout_costs_nothing(case):
 def one_wrong_at_a_time(output, scalar=False):
     """The output with one array replaced by one of another shape, for each array in it; and things of no shape."""
     if scalar:
-        yield np.zeros((7, 7, 7, 7, 7))
+        yield from (np.zeros((7, 7, 7, 7, 7)), [[1.0], [1.0, 2.0]], "text")
         return
     if not isinstance(output, tuple):
         yield from (np.zeros((7, 7, 7, 7, 7)), [[1.0], [1.0, 2.0]], "text", (1.0, 2.0))
@@ -556,6 +556,13 @@ def test_multiply_has_a_gradient_where_a_factor_is_zero():
     gate = Multiply()
     gate(0.0, 3.0, 5.0)
     assert gate.backward(1.0) == (15.0, 0.0, 0.0)
+
+
+def test_float16_losses_do_not_overflow_in_the_sum():
+    x, zero = np.ones((256, 512), np.float16), np.zeros((256, 512), np.float16)
+    loss = MSELoss()
+    assert loss(x, zero) == 1.0
+    assert 0 < loss.backward().max() < 1e-4
 
 
 def test_losses_can_be_scaled_and_start_the_gradient():
