@@ -5,18 +5,10 @@ from backhand.layers.adaptive import AdaptiveAvgPool1d, AdaptiveAvgPool2d, Adapt
 from backhand.layers.base import Layer, LayerError, Parameter
 from backhand.layers.cells import GRUCell, LSTMCell, RNNCell
 from backhand.layers.conv import Conv1d, Conv2d, Conv3d
+from backhand.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from backhand.layers.dropout import Dropout
-from backhand.layers.gates import (
-    Add,
-    AddConstant,
-    Copy,
-    Exp,
-    Max,
-    Multiply,
-    MultiplyConstant,
-    Negate,
-    Reciprocal,
-)
+from backhand.layers.fold import Fold, Unfold
+from backhand.layers.gates import Add, AddConstant, Copy, Exp, Max, Multiply, MultiplyConstant, Negate, Reciprocal
 from backhand.layers.linear import Linear
 from backhand.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
 from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
@@ -41,10 +33,14 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Copy",
     "Dropout",
     "Exp",
     "Flatten",
+    "Fold",
     "GRUCell",
     "Identity",
     "LSTMCell",
@@ -67,4 +63,5 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Unfold",
 ]

@@ -87,8 +87,8 @@ def test_chunks_and_memory_orders_of_the_columns_change_nothing(monkeypatch, chu
         return y, layer.backward(normal(*y.shape, seed=1)), layer.weight.grad, layer.bias.grad
 
     wanted = run()
-    monkeypatch.setattr("backhand.layers.conv.CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr("backhand.layers.conv.FEW_CHANNELS", few_channels)
+    monkeypatch.setattr("backhand.layers.columns.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("backhand.layers.columns.FEW_CHANNELS", few_channels)
     for got, reference in zip(run(), wanted, strict=True):
         np.testing.assert_allclose(got, reference, rtol=1e-12, atol=1e-12)
 
