@@ -466,15 +466,16 @@ def _describe(x: object) -> str:
 # ---------------------------------------------------------------------- checking constructor arguments
 
 
-def whole(layer: Layer, name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int of at least `least`, or the error that says so."""
+def whole(layer: Layer, name: str, value: Any, least: float = 1) -> int:
+    """`value` as an int of at least `least` (-inf: any), or the error that says so."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
-        kind = {0: "an integer, 0 or more", 1: "a positive integer"}.get(least, f"an integer >= {least}")
+        known = {0: "an integer, 0 or more", 1: "a positive integer", -np.inf: "an integer"}
+        kind = known.get(least, f"an integer >= {least}")
         raise ValueError(f"{type(layer).__name__}: expected {name} to be {kind}, got {value!r}")
     return int(value)
 
 
-def whole_tuple(layer: Layer, name: str, value: Any, n: int, least: int = 1) -> tuple[int, ...]:
+def whole_tuple(layer: Layer, name: str, value: Any, n: int, least: float = 1) -> tuple[int, ...]:
     """`value`, an int or `n` of them, as a tuple of n ints of at least `least`, or the error that says so."""
     items = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
     if len(items) == 1:

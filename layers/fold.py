@@ -31,8 +31,7 @@ class _Windowed(Layer):
         ):
             whole_tuple(self, name, value, self.axes, least)
             setattr(self, name, value)
-        kernel, stride, dilation = (each(value, self.axes) for value in (kernel_size, stride, dilation))
-        self._windows = Windows(kernel, stride, dilation)
+        self._windows = Windows(each(kernel_size, self.axes), each(stride, self.axes), each(dilation, self.axes))
         self._padding = each(padding, self.axes)
 
     def _count(self, shape: Sizes) -> Sizes:
@@ -93,7 +92,8 @@ class Fold(_Windowed):
         y[n, c, o stride + k dilation - padding] += x[n, (c, k), o]        with windows o and elements k in row order
         dx[n, (c, k), o] = dout[n, c, o stride + k dilation - padding]        that is, Unfold
 
-    x : (N, C * K, L) or (C * K, L); K the numbers in a window, L the windows      y : (N, C, *output_size), or without N
+    x : (N, C * K, L) or (C * K, L); K the numbers in a window, L the windows
+    y : (N, C, *output_size), or without N
     output_size : (H, W) of the image, or one number for both
     kernel_size, dilation, padding, stride : one number, or one for each axis; what falls on padding is dropped
     Fold(Unfold(x)) is x times the number of windows that each pixel is in.

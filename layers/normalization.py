@@ -33,139 +33,6 @@ from backhand.layers.base import Array, Layer, Parameter, whole, within
 Axes = tuple[int, ...]
 
 
-class _BatchNorm(Layer):
-    """What the three BatchNorms share: everything but the number of axes."""
-
-    buffer_names = ("running_mean", "running_var", "num_batches_tracked")
-    shapes: dict[int, str] = {}  # the inputs that it takes: how many axes, and how an error names them
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        *,
-        bias: bool = True,
-        dtype: DTypeLike = np.float32,
-    ) -> None:
-        self.num_features = whole(self, "num_features", num_features)
-        self.eps = within(self, "eps", eps, 0, np.inf)
-        if self.eps == 0:
-            raise ValueError(f"{type(self).__name__}: expected eps > 0, got {eps!r}")
-        self.momentum = None if momentum is None else within(self, "momentum", momentum, 0, 1)
-        self.affine = affine
-        self.track_running_stats = track_running_stats
-        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
-        # Any: without running statistics the three are None
-        self.running_mean: Any = np.zeros(num_features, dtype) if track_running_stats else None
-        self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
-        self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
-
-    def forward(self, x: ArrayLike) -> Array:
-        x = self._checked(x)
-        axes = (0, *range(2, x.ndim))
-        of_batch = self._uses_batch()
-        if of_batch:
-            mean, centred, var = centre(x, axes)
-            if self.track_running_stats and self.running_mean is not None:
-                self._track(mean, var, x.size // self.num_features)
-        else:
-            # a copy: the mean is kept for backward, and the next training forward moves the buffer
-            mean, var = per_channel(self.running_mean.copy(), x), per_channel(self.running_var, x)
-            centred = x - mean
-        rstd = 1 / np.sqrt(var + self.eps)
-        y = centred
-        y *= rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
-        if self.bias is not None:
-            y += per_channel(self.bias.data, x)
-        self.save(x, mean, rstd, of_batch, out=y)
-        return y
-
-    def backward(self, dout: Any) -> Array:
-        dout = self.upstream(dout)
-        x, mean, rstd, of_batch = self.saved()
-        axes = (0, *range(2, x.ndim))
-        xhat = standardize(x, mean, rstd)
-        if self.weight is not None:
-            self.weight.grad += total(axes, dout, xhat).reshape(-1)
-        if self.bias is not None:
-            self.bias.grad += total(axes, dout).reshape(-1)
-        # dxhat = dout * weight, and the weight is one number for each channel: it joins rstd
-        scale = rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
-        # running statistics are constants: then x reaches y directly and in no other way
-        return standardize_backward(dout, xhat, scale, axes) if of_batch else dout * scale
-
-    def _uses_batch(self) -> bool:
-        """Whether the statistics are the batch's own: in training, and wherever there are no others."""
-        return self.training or self.running_mean is None
-
-    def _track(self, mean: Array, var: Array, n: int) -> None:
-        """Move the running statistics towards those of this batch, in place."""
-        self.num_batches_tracked += 1
-        new = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        for running, of_batch in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
-            running *= 1 - new
-            running += new * of_batch.reshape(-1)
-
-    def _checked(self, x: ArrayLike) -> Array:
-        """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
-        state = self.running_mean if self.weight is None else self.weight
-        x = self.input(x, None if state is None else state.dtype)
-        if x.ndim not in self.shapes or x.shape[1] != self.num_features:
-            wanted = " or ".join(text.format(self.num_features) for text in self.shapes.values())
-            self.reject(f"x of shape {wanted}", x.shape)
-        if self._uses_batch() and x.size == self.num_features:
-            hint = "eval() uses the running statistics" if self.running_mean is not None else ""
-            self.reject("more than one value for each channel to take the statistics of", x.shape, hint)
-        return x
-
-
-class BatchNorm1d(_BatchNorm):
-    """Normalise each channel over the batch and the length, then scale and shift it.
-
-        y = weight * xhat + bias,    xhat = (x - mean) / sqrt(var + eps)
-        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))        (in eval: weight * rstd * dout)
-        dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
-
-    x, y : (N, C) or (N, C, L)      weight, bias : (C,), from 1 and 0      (the derivation: the head of this file)
-    momentum : the weight of the newest batch in running_mean and running_var; None averages over all batches
-    track_running_stats : False keeps no running statistics, and then the batch's own serve in eval too
-
-    In training mean and var (divided by n) are those of the batch, and the running statistics move (running_var
-    by the unbiased variance, divided by n - 1); eval uses those.
-    Ioffe & Szegedy 2015, arXiv:1502.03167
-    """
-
-    shapes = {2: "(N, {})", 3: "(N, {}, L)"}
-
-
-class BatchNorm2d(_BatchNorm):
-    """Normalise each channel over the batch and the picture: BatchNorm1d with two axes after the channels.
-
-        y = weight * (x - mean) / sqrt(var + eps) + bias
-
-    x, y : (N, C, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
-    Ioffe & Szegedy 2015, arXiv:1502.03167
-    """
-
-    shapes = {4: "(N, {}, H, W)"}
-
-
-class BatchNorm3d(_BatchNorm):
-    """Normalise each channel over the batch and the volume: BatchNorm1d with three axes after the channels.
-
-        y = weight * (x - mean) / sqrt(var + eps) + bias
-
-    x, y : (N, C, D, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
-    Ioffe & Szegedy 2015, arXiv:1502.03167
-    """
-
-    shapes = {5: "(N, {}, D, H, W)"}
-
-
 class LayerNorm(Layer):
     """Normalise each sample over its last axes, then scale and shift it entry by entry.
 
@@ -189,10 +56,7 @@ class LayerNorm(Layer):
         *,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        sizes = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-        if not sizes:
-            raise ValueError(f"{type(self).__name__}: expected normalized_shape with at least one axis, got ()")
-        self.normalized_shape = tuple(whole(self, "normalized_shape", size) for size in sizes)
+        self.normalized_shape = sizes_of(self, normalized_shape)
         self.eps = within(self, "eps", eps, 0, np.inf)
         self.elementwise_affine = elementwise_affine
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
@@ -200,10 +64,7 @@ class LayerNorm(Layer):
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, None if self.weight is None else self.weight.dtype)
-        first = x.ndim - len(self.normalized_shape)
-        if first < 0 or x.shape[first:] != self.normalized_shape:
-            self.reject(f"x of shape (..., {', '.join(map(str, self.normalized_shape))})", x.shape)
-        axes = tuple(range(first, x.ndim))
+        axes = last_axes(self, x, self.normalized_shape)
         mean, y, var = centre(x, axes)
         rstd = 1 / np.sqrt(var + self.eps)
         y *= rstd
@@ -228,7 +89,148 @@ class LayerNorm(Layer):
         return standardize_backward(dxhat, xhat, rstd, axes)
 
 
+class RMSNorm(Layer):
+    """Scale each sample by its root mean square over its last axes, then entry by entry: LayerNorm without the mean.
+
+        y = weight * xhat,    xhat = x * rstd,    rstd = 1 / sqrt(mean(x^2) + eps)
+        dx = rstd * (dxhat - xhat * mean(dxhat * xhat)),    dxhat = dout * weight
+        dweight = sum of dout * xhat        over the leading axes
+
+    x, y : (..., *normalized_shape)      weight : normalized_shape, from 1
+    normalized_shape : an int stands for the last axis alone
+    eps : None is the machine epsilon of x's dtype
+
+    No mean is taken off, so of the three ways of the derivation (head of this file) the second one is missing.
+    Zhang & Sennrich 2019, arXiv:1910.07467
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...] | list[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.normalized_shape = sizes_of(self, normalized_shape)
+        self.eps = None if eps is None else within(self, "eps", eps, 0, np.inf)
+        self.elementwise_affine = elementwise_affine
+        self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x, None if self.weight is None else self.weight.dtype)
+        axes = last_axes(self, x, self.normalized_shape)
+        square = average(axes, x, x)
+        eps = np.finfo(x.dtype).eps if self.eps is None else x.dtype.type(self.eps)
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is nan where eps = 0
+            rstd = 1 / np.sqrt(square + eps)
+            y = x * rstd
+        if self.weight is not None:
+            y *= self.weight.data
+        self.save(x, rstd, axes, out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        x, rstd, axes = self.saved()
+        with np.errstate(invalid="ignore"):
+            xhat = x * rstd
+            dxhat = dout
+            if self.weight is not None:
+                self.weight.grad += total(tuple(range(axes[0])), dout, xhat).reshape(self.normalized_shape)
+                dxhat = dout * self.weight.data
+            return standardize_backward(dxhat, xhat, rstd, axes, centred=False)
+
+
+class GroupNorm(Layer):
+    """Normalise each sample over a group of its channels and their pixels, then scale and shift channel by channel.
+
+        y = weight * xhat + bias,    xhat = (x - mean) / sqrt(var + eps)        mean, var over a group of a sample
+        dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),    dxhat = dout * weight
+        dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
+
+    x, y : (N, num_channels, ...)      weight, bias : (num_channels,), from 1 and 0
+    num_groups : into so many groups of neighbours the channels are divided; 1 is LayerNorm over a whole sample,
+        num_channels is InstanceNorm
+
+    The same in training and eval: no sample sees another one. (The derivation: the head of this file.)
+    Wu & He 2018, arXiv:1803.08494
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.num_groups = whole(self, "num_groups", num_groups)
+        self.num_channels = whole(self, "num_channels", num_channels)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"{type(self).__name__}: expected num_channels to be a multiple of num_groups={num_groups}, "
+                f"got {num_channels}"
+            )
+        self.eps = within(self, "eps", eps, 0, np.inf)
+        self.affine = affine
+        self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x, None if self.weight is None else self.weight.dtype)
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            self.reject(f"x of shape (N, {self.num_channels}, ...)", x.shape)
+        if x.size == self.num_groups:
+            self.reject("more than one value for each group to take the statistics of", x.shape)
+        mean, xhat, var = centre(self._grouped(x), (2,))
+        rstd = 1 / np.sqrt(var + self.eps)
+        xhat *= rstd
+        y = xhat.reshape(x.shape)
+        if self.weight is not None:
+            y *= per_channel(self.weight.data, x)
+        if self.bias is not None:
+            y += per_channel(self.bias.data, x)
+        self.save(x, mean, rstd, out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        x, mean, rstd = self.saved()
+        axes = (0, *range(2, x.ndim))
+        xhat = standardize(self._grouped(x), mean, rstd)
+        dxhat = dout
+        if self.weight is not None:
+            self.weight.grad += total(axes, dout, xhat.reshape(x.shape)).reshape(-1)
+            dxhat = dout * per_channel(self.weight.data, x)
+        if self.bias is not None:
+            self.bias.grad += total(axes, dout).reshape(-1)
+        return standardize_backward(self._grouped(dxhat), xhat, rstd, (2,)).reshape(x.shape)
+
+    def _grouped(self, x: Array) -> Array:
+        """x with all numbers of a group along its last axis: (N, groups, C/groups * pixels)."""
+        return x.reshape(len(x), self.num_groups, -1)
+
+
 # ---------------------------------------------------------------------- what all normalizations share
+
+
+def sizes_of(layer: Layer, normalized_shape: Any) -> tuple[int, ...]:
+    """The sizes of the axes to normalise over, checked."""
+    sizes = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    if not sizes:
+        raise ValueError(f"{type(layer).__name__}: expected normalized_shape with at least one axis, got ()")
+    return tuple(whole(layer, "normalized_shape", size) for size in sizes)
+
+
+def last_axes(layer: Layer, x: Array, sizes: tuple[int, ...]) -> Axes:
+    """Those axes of x, or the layer's error where x does not end with these sizes."""
+    first = x.ndim - len(sizes)
+    if first < 0 or x.shape[first:] != sizes:
+        layer.reject(f"x of shape (..., {', '.join(map(str, sizes))})", x.shape)
+    return tuple(range(first, x.ndim))
 
 
 def centre(x: Array, axes: Axes) -> tuple[Array, Array, Array]:

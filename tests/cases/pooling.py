@@ -8,23 +8,47 @@ from backhand.layers import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
     AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
 )
 from tests.cases import Case, grid
 
 MAX, AVG = (MaxPool1d, MaxPool2d, MaxPool3d), (AvgPool1d, AvgPool2d, AvgPool3d)
 ADAPTIVE = (AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d)
+ADAPTIVE_MAX = (AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d)
+LP, UNPOOL = (LPPool1d, LPPool2d, LPPool3d), (MaxUnpool1d, MaxUnpool2d, MaxUnpool3d)
 
 
 def distinct(*shape):
     """Numbers no two of which are closer than 0.1, so that no central difference changes which is the largest."""
     size = int(np.prod(shape))
     return (np.random.default_rng(0).permutation(size) - size / 2 + 0.25).reshape(shape) / 10
+
+
+def positive(*shape):
+    """Numbers in (0.1, 2): what has a power and a root of any degree."""
+    return np.random.default_rng(0).uniform(0.1, 2, shape)
+
+
+def places(shape, volume):
+    """For each plane of `shape`, indices in [0, volume) no two of which are equal."""
+    rng, n = np.random.default_rng(0), len(shape) - 2 if len(shape) != 3 or volume < 10 else 2
+    lead, plane = shape[: len(shape) - n], shape[len(shape) - n :]
+    rows = [rng.choice(volume, int(np.prod(plane)), replace=False) for _ in range(int(np.prod(lead)))]
+    return np.array(rows).reshape(shape)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -54,6 +78,19 @@ CASES = [
     Case(AdaptiveAvgPool2d, (1,), [(2, 5, 3)]),
     Case(AdaptiveAvgPool2d, ((None, None),), [(2, 5, 3)]),
     Case(AdaptiveAvgPool3d, ((2, 5, 1),), [(2, 2, 3, 4, 2)]),
+    Case(AdaptiveMaxPool1d, (3,), [distinct(2, 2, 7)], kwargs={"return_indices": True}),
+    Case(AdaptiveMaxPool2d, ((2, None),), [distinct(2, 2, 5, 3)]),
+    Case(AdaptiveMaxPool2d, (4,), [distinct(2, 5, 3)], kwargs={"return_indices": True}),
+    Case(AdaptiveMaxPool2d, ((None, None),), [distinct(2, 5, 3)]),
+    Case(AdaptiveMaxPool3d, ((2, 5, 1),), [distinct(2, 2, 3, 4, 2)]),
+    Case(LPPool1d, (2, 3), [(2, 2, 7)]),
+    Case(LPPool1d, (float("inf"), 2), [distinct(2, 7)], kwargs={"ceil_mode": True}),
+    Case(LPPool2d, (3, (2, 3), 1), [positive(2, 2, 4, 4)]),
+    Case(LPPool2d, (1.5, 2), [positive(2, 4, 3)], kwargs={"ceil_mode": True}),
+    Case(LPPool3d, (4, 2), [(1, 2, 3, 2, 4)]),
+    Case(MaxUnpool1d, (2,), [(2, 2, 3), places((2, 2, 3), 6)]),
+    Case(MaxUnpool2d, ((3, 2), (2, 2), (1, 0)), [(2, 3, 2), places((2, 3, 2), 20)]),
+    Case(MaxUnpool3d, (2,), [(1, 2, 2, 1, 2), places((1, 2, 2, 1, 2), 32)]),
 ]
 
 
@@ -156,4 +193,51 @@ GRID = [
     *(Case(AdaptiveAvgPool2d, (size,), [(2, 2, 5, 6)]) for size in itertools.product((None, 1, 3, 8), (None, 4, 5))),
     *(Case(AdaptiveAvgPool3d, (size,), [(2, 3, 4, 5)]) for size in [(None, 2, 3), (2, None, None), (4, 1, None)]),
     *(Case(AdaptiveAvgPool1d, (3,), [x]) for x in SPECIAL[:2]),
+    *(
+        Case(cls, (size,), [distinct(*lead, *(7, 4, 5)[:n])], kwargs={"return_indices": both})
+        for n, cls in enumerate(ADAPTIVE_MAX, 1)
+        for lead in [(2, 3), (1, 2), (3,)]
+        for size in (1, 2, 3, 4, 7, 9)
+        for both in (False, True)
+    ),
+    *(
+        Case(AdaptiveMaxPool2d, (size, True), [distinct(2, 2, 5, 6)])
+        for size in itertools.product((None, 1, 3, 8), (None, 4, 5))
+    ),
+    *(
+        Case(AdaptiveMaxPool3d, (size, True), [distinct(2, 3, 4, 5)])
+        for size in [(None, 2, 3), (2, None, None), (4, 1, None)]
+    ),
+    *(Case(AdaptiveMaxPool1d, (size, True), [x]) for x in SPECIAL for size in (1, 3, 5)),
+    *(Case(AdaptiveMaxPool2d, ((2, 3), True), [np.tile(x[:, :, None], (1, 1, 3, 1))]) for x in SPECIAL),  # ties
+    *(
+        Case(cls, (norm, kernel, stride), [make(*shape)], kwargs={"ceil_mode": ceil_mode})
+        for n, cls in enumerate(LP, 1)
+        for norm, make in [(1, distinct), (2.0, distinct), (4, distinct), *((p, positive) for p in (1.5, 3, 0.5, -2))]
+        for kernel, stride in [(2, None), (3, 2), (2, 3), ((2, 3, 1)[:n], (1, 3, 2)[:n])]
+        for ceil_mode in (False, True)
+        for shape in [(2, 3, *(7, 6, 5)[:n]), (3, *(8, 7, 6)[:n])]
+        if n > 1 or not isinstance(kernel, tuple)
+    ),
+    *(
+        Case(cls, (norm, kernel, stride, ceil_mode), [distinct(2, *(7, 6, 5)[:n])])
+        for n, cls in enumerate(LP, 1)
+        for norm in (INF, -INF)
+        for kernel, stride in [(2, None), (3, 2)]
+        for ceil_mode in (False, True)
+    ),
+    # sums of 0, and negative ones under a root
+    *(Case(LPPool1d, (p, 2), [np.array([[0.0, 0.0, 1.0, 0.0, -1.0, 0.0]])]) for p in (1, 2, 3, 0.5, -1, INF, -INF)),
+    *(
+        Case(cls, (kernel, stride, padding), [(*lead, *plane), places((*lead, *plane), volume)])
+        for n, cls in enumerate(UNPOOL, 1)
+        for lead in [(2, 2), (1, 2)]
+        for plane, kernel, stride, padding, volume in [
+            ((3, 2, 2)[:n], 2, None, 0, (6, 24, 96)[n - 1]),
+            ((3, 2, 2)[:n], 3, 2, 1, (5, 15, 45)[n - 1]),
+            ((3, 2, 2)[:n], (3, 2, 1)[:n], (2, 1, 3)[:n], (0, 1, 0)[:n], (7, 7, 28)[n - 1]),
+        ]
+    ),
+    # an index that stands twice
+    Case(MaxUnpool1d, (2,), [np.array([[1.0, 1.0, 2.0]]), np.array([[1, 1, 4]])]),
 ]

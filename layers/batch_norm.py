@@ -1,0 +1,264 @@
+"""Normalization that may keep running statistics: of each channel over the batch, or over each sample alone.
+
+The derivation, and what all normalizations share, are in normalization.py; this file adds what is particular to
+channels: running statistics, which are constants in eval, and parameters that are one number for each channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from backhand.layers.base import Array, Layer, Parameter, whole, within
+from backhand.layers.normalization import (
+    Axes,
+    centre,
+    per_channel,
+    standardize,
+    standardize_backward,
+    total,
+)
+
+
+class _TrackingNorm(Layer):
+    """What BatchNorm1d-3d and InstanceNorm1d-3d share: they differ in the axes of a group, and in what they accept."""
+
+    buffer_names = ("running_mean", "running_var", "num_batches_tracked")
+    shapes: dict[int, str] = {}  # the inputs that it takes: how many axes, and how an error names them
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.num_features = whole(self, "num_features", num_features)
+        self.eps = within(self, "eps", eps, 0, np.inf)
+        if self.eps == 0:
+            raise ValueError(f"{type(self).__name__}: expected eps > 0, got {eps!r}")
+        self.momentum = None if momentum is None else within(self, "momentum", momentum, 0, 1)
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
+        # Any: without running statistics the three are None
+        self.running_mean: Any = np.zeros(num_features, dtype) if track_running_stats else None
+        self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
+        self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
+
+    def forward(self, x: ArrayLike) -> Array:
+        given = self._checked(x)
+        x = self._batched(given)
+        axes = self._axes(x)
+        own = self._uses_own()
+        if own:
+            mean, centred, var = centre(x, axes)
+            if self.track_running_stats and self.running_mean is not None:
+                self._track(mean, var, x.size // mean.size)
+        else:
+            # a copy: the mean is kept for backward, and the next training forward moves the buffer
+            mean, var = per_channel(self.running_mean.copy(), x), per_channel(self.running_var, x)
+            centred = x - mean
+        rstd = 1 / np.sqrt(var + self.eps)
+        y = centred
+        y *= rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
+        if self.bias is not None:
+            y += per_channel(self.bias.data, x)
+        y = y.reshape(given.shape)
+        self.save(given, mean, rstd, own, out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        given, mean, rstd, own = self.saved()
+        x, dout = self._batched(given), self._batched(dout)
+        axes = (0, *range(2, x.ndim))
+        xhat = standardize(x, mean, rstd)
+        if self.weight is not None:
+            self.weight.grad += total(axes, dout, xhat).reshape(-1)
+        if self.bias is not None:
+            self.bias.grad += total(axes, dout).reshape(-1)
+        # dxhat = dout * weight, and the weight is one number for each channel: it joins rstd
+        scale = rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
+        # running statistics are constants: then x reaches y directly and in no other way
+        dx = standardize_backward(dout, xhat, scale, self._axes(x)) if own else dout * scale
+        return dx.reshape(given.shape)
+
+    def _axes(self, x: Array) -> Axes:
+        """The axes of a group: those that mean and var are taken over."""
+        raise NotImplementedError
+
+    def _batched(self, x: Array) -> Array:
+        """x with a batch axis."""
+        return x
+
+    def _newest(self) -> float:
+        """Count this batch, and give its weight in the running statistics."""
+        raise NotImplementedError
+
+    def _uses_own(self) -> bool:
+        """Whether the statistics are the input's own: in training, and wherever there are no others."""
+        return self.training or self.running_mean is None
+
+    def _track(self, mean: Array, var: Array, n: int) -> None:
+        """Move the running statistics towards those of this input, in place; n numbers are in a group."""
+        new = self._newest()
+        for running, of_groups in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
+            running *= 1 - new
+            running += new * of_groups.mean(axis=0).reshape(-1)
+
+    def _checked(self, x: ArrayLike) -> Array:
+        """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
+        state = self.running_mean if self.weight is None else self.weight
+        x = self.input(x, None if state is None else state.dtype)
+        # num_features says nothing about x where nothing is kept for each feature
+        if x.ndim not in self.shapes or (state is not None and self._batched(x).shape[1] != self.num_features):
+            wanted = " or ".join(text.format(self.num_features) for text in self.shapes.values())
+            self.reject(f"x of shape {wanted}", x.shape)
+        return x
+
+
+class _BatchNorm(_TrackingNorm):
+    """What the three BatchNorms share: a group is a channel of the whole batch."""
+
+    def _checked(self, x: ArrayLike) -> Array:
+        """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
+        x = super()._checked(x)
+        if self._uses_own() and x.size == x.shape[1]:
+            hint = "eval() uses the running statistics" if self.running_mean is not None else ""
+            self.reject("more than one value for each channel to take the statistics of", x.shape, hint)
+        return x
+
+    def _axes(self, x: Array) -> Axes:
+        return (0, *range(2, x.ndim))
+
+    def _newest(self) -> float:
+        self.num_batches_tracked += 1
+        return 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalise each channel over the batch and the length, then scale and shift it.
+
+        y = weight * xhat + bias,    xhat = (x - mean) / sqrt(var + eps)
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))        (in eval: weight * rstd * dout)
+        dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
+
+    x, y : (N, C) or (N, C, L)      weight, bias : (C,), from 1 and 0      (the derivation: the head of this file)
+    momentum : the weight of the newest batch in running_mean and running_var; None averages over all batches
+    track_running_stats : False keeps no running statistics, and then the batch's own serve in eval too
+
+    In training mean and var (divided by n) are those of the batch, and the running statistics move (running_var
+    by the unbiased variance, divided by n - 1); eval uses those.
+    Ioffe & Szegedy 2015, arXiv:1502.03167
+    """
+
+    shapes = {2: "(N, {})", 3: "(N, {}, L)"}
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalise each channel over the batch and the picture: BatchNorm1d with two axes after the channels.
+
+        y = weight * (x - mean) / sqrt(var + eps) + bias
+
+    x, y : (N, C, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
+    Ioffe & Szegedy 2015, arXiv:1502.03167
+    """
+
+    shapes = {4: "(N, {}, H, W)"}
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalise each channel over the batch and the volume: BatchNorm1d with three axes after the channels.
+
+        y = weight * (x - mean) / sqrt(var + eps) + bias
+
+    x, y : (N, C, D, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
+    Ioffe & Szegedy 2015, arXiv:1502.03167
+    """
+
+    shapes = {5: "(N, {}, D, H, W)"}
+
+
+class _InstanceNorm(_TrackingNorm):
+    """What the three InstanceNorms share: a group is one channel of one sample."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype)
+
+    def _checked(self, x: ArrayLike) -> Array:
+        x = super()._checked(x)
+        if self._uses_own() and np.prod(self._batched(x).shape[2:]) == 1:
+            self.reject("more than one value for each channel of a sample to take the statistics of", x.shape)
+        return x
+
+    def _axes(self, x: Array) -> Axes:
+        return tuple(range(2, x.ndim))
+
+    def _batched(self, x: Array) -> Array:
+        return x if x.ndim == max(self.shapes) else x[None]
+
+    def _newest(self) -> float:
+        return 0.0 if self.momentum is None else self.momentum  # and no batch is counted: both as in torch
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalise each channel of each sample over its length, then scale and shift it.
+
+        y = weight * xhat + bias,    xhat = (x - mean) / sqrt(var + eps)        mean, var over L
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))
+        (in eval with running statistics: weight * rstd * dout)
+        dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
+
+    x, y : (N, C, L) or (C, L)      weight, bias : (C,), from 1 and 0; there are none unless `affine`
+    track_running_stats : keep the average over the samples of their means and unbiased variances, and use them in
+        eval; otherwise eval does the same as training
+    momentum : the weight of the newest batch in them; None is 0, which leaves them as they are
+    Without `affine` and `track_running_stats` num_features is not used: any C will do.
+    Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022
+    """
+
+    shapes = {3: "(N, {}, L)", 2: "({}, L)"}
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalise each channel of each picture over its pixels: InstanceNorm1d with two axes after the channels.
+
+        y = weight * (x - mean) / sqrt(var + eps) + bias        mean, var over H, W
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))
+
+    x, y : (N, C, H, W) or (C, H, W)      weight, bias : (C,), with `affine`; all arguments as in `InstanceNorm1d`
+    Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022
+    """
+
+    shapes = {4: "(N, {}, H, W)", 3: "({}, H, W)"}
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Normalise each channel of each volume over its voxels: InstanceNorm1d with three axes after the channels.
+
+        y = weight * (x - mean) / sqrt(var + eps) + bias        mean, var over D, H, W
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))
+
+    x, y : (N, C, D, H, W) or (C, D, H, W)      weight, bias : (C,), with `affine`; all arguments as in `InstanceNorm1d`
+    Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022
+    """
+
+    shapes = {5: "(N, {}, D, H, W)", 4: "({}, D, H, W)"}
