@@ -16,6 +16,7 @@ from backhand.layers.normalization import (
     Axes,
     centre,
     per_channel,
+    quiet,
     standardize,
     standardize_backward,
     total,
@@ -26,6 +27,7 @@ class _TrackingNorm(Layer):
     """What BatchNorm1d-3d and InstanceNorm1d-3d share: they differ in the axes of a group, and in what they accept."""
 
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
+    positive_eps = True
     shapes: dict[int, str] = {}  # the inputs that it takes: how many axes, and how an error names them
 
     def __init__(
@@ -40,10 +42,10 @@ class _TrackingNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.num_features = whole(self, "num_features", num_features)
-        self.eps = within(self, "eps", eps, 0, np.inf)
-        if self.eps == 0:
+        self.eps = within(self, "eps", eps, -np.inf, np.inf)
+        if self.eps <= 0 and self.positive_eps:
             raise ValueError(f"{type(self).__name__}: expected eps > 0, got {eps!r}")
-        self.momentum = None if momentum is None else within(self, "momentum", momentum, 0, 1)
+        self.momentum = None if momentum is None else within(self, "momentum", momentum, -np.inf, np.inf)
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
@@ -53,6 +55,7 @@ class _TrackingNorm(Layer):
         self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
         self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
 
+    @quiet
     def forward(self, x: ArrayLike) -> Array:
         given = self._checked(x)
         x = self._batched(given)
@@ -67,6 +70,8 @@ class _TrackingNorm(Layer):
             mean, var = per_channel(self.running_mean.copy(), x), per_channel(self.running_var, x)
             centred = x - mean
         rstd = 1 / np.sqrt(var + self.eps)
+        if self.eps == 0:
+            rstd = np.where(var == 0, 0, rstd)  # as torch has it; only InstanceNorm comes here
         y = centred
         y *= rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
         if self.bias is not None:
@@ -75,6 +80,7 @@ class _TrackingNorm(Layer):
         self.save(given, mean, rstd, own, out=y)
         return y
 
+    @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         given, mean, rstd, own = self.saved()
@@ -189,6 +195,8 @@ class BatchNorm3d(_BatchNorm):
 
 class _InstanceNorm(_TrackingNorm):
     """What the three InstanceNorms share: a group is one channel of one sample."""
+
+    positive_eps = False
 
     def __init__(
         self,

@@ -32,6 +32,9 @@ from backhand.layers.base import Array, Layer, Parameter, whole, within
 
 Axes = tuple[int, ...]
 
+# Without an eps (or with one below 0, which torch allows) a group of equal numbers gives nan, as it must: no warning.
+quiet = np.errstate(divide="ignore", invalid="ignore")
+
 
 class LayerNorm(Layer):
     """Normalise each sample over its last axes, then scale and shift it entry by entry.
@@ -57,11 +60,12 @@ class LayerNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.normalized_shape = sizes_of(self, normalized_shape)
-        self.eps = within(self, "eps", eps, 0, np.inf)
+        self.eps = within(self, "eps", eps, -np.inf, np.inf)
         self.elementwise_affine = elementwise_affine
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(self.normalized_shape, dtype)) if elementwise_affine and bias else None
 
+    @quiet
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, None if self.weight is None else self.weight.dtype)
         axes = last_axes(self, x, self.normalized_shape)
@@ -75,6 +79,7 @@ class LayerNorm(Layer):
         self.save(x, mean, rstd, axes, out=y)
         return y
 
+    @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         x, mean, rstd, axes = self.saved()
@@ -113,33 +118,33 @@ class RMSNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.normalized_shape = sizes_of(self, normalized_shape)
-        self.eps = None if eps is None else within(self, "eps", eps, 0, np.inf)
+        self.eps = None if eps is None else within(self, "eps", eps, -np.inf, np.inf)
         self.elementwise_affine = elementwise_affine
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
 
+    @quiet
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, None if self.weight is None else self.weight.dtype)
         axes = last_axes(self, x, self.normalized_shape)
         square = average(axes, x, x)
         eps = np.finfo(x.dtype).eps if self.eps is None else x.dtype.type(self.eps)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is nan where eps = 0
-            rstd = 1 / np.sqrt(square + eps)
-            y = x * rstd
+        rstd = 1 / np.sqrt(square + eps)
+        y = x * rstd
         if self.weight is not None:
             y *= self.weight.data
         self.save(x, rstd, axes, out=y)
         return y
 
+    @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         x, rstd, axes = self.saved()
-        with np.errstate(invalid="ignore"):
-            xhat = x * rstd
-            dxhat = dout
-            if self.weight is not None:
-                self.weight.grad += total(tuple(range(axes[0])), dout, xhat).reshape(self.normalized_shape)
-                dxhat = dout * self.weight.data
-            return standardize_backward(dxhat, xhat, rstd, axes, centred=False)
+        xhat = x * rstd
+        dxhat = dout
+        if self.weight is not None:
+            self.weight.grad += total(tuple(range(axes[0])), dout, xhat).reshape(self.normalized_shape)
+            dxhat = dout * self.weight.data
+        return standardize_backward(dxhat, xhat, rstd, axes, centred=False)
 
 
 class GroupNorm(Layer):
@@ -174,11 +179,12 @@ class GroupNorm(Layer):
                 f"{type(self).__name__}: expected num_channels to be a multiple of num_groups={num_groups}, "
                 f"got {num_channels}"
             )
-        self.eps = within(self, "eps", eps, 0, np.inf)
+        self.eps = within(self, "eps", eps, -np.inf, np.inf)
         self.affine = affine
         self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
 
+    @quiet
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, None if self.weight is None else self.weight.dtype)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
@@ -196,6 +202,7 @@ class GroupNorm(Layer):
         self.save(x, mean, rstd, out=y)
         return y
 
+    @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         x, mean, rstd = self.saved()

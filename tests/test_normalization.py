@@ -249,7 +249,7 @@ def test_dtype_is_the_layers_or_the_inputs():
         (lambda: BatchNorm1d(2.5), "num_features"),
         (lambda: BatchNorm2d(3, eps=0), "eps"),
         (lambda: BatchNorm2d(3, eps=-1e-5), "eps"),
-        (lambda: BatchNorm2d(3, momentum=1.5), "momentum"),
+        (lambda: BatchNorm2d(3, momentum=float("nan")), "momentum"),
         (lambda: LayerNorm(()), "normalized_shape"),
         (lambda: LayerNorm((3, 0)), "normalized_shape"),
         (lambda: LayerNorm(4, eps=float("nan")), "eps"),

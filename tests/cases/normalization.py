@@ -14,7 +14,7 @@ from backhand.layers import (
     LocalResponseNorm,
     RMSNorm,
 )
-from tests.cases import Case, grid
+from tests.cases import Case, grid, uniform
 
 IMAGES = (4, 3, 2, 5)
 BATCHES = [
@@ -128,4 +128,13 @@ GRID = [
         for shape in [(2, 5, 3), (2, 6, 2, 3), (1, 3, 2, 1, 2)]
     ),
     Case(LocalResponseNorm, (3,), [(2, 3, 2, 1, 2, 2)]),
+    # what torch takes too: roots of negative numbers, 0 / 0, a momentum beyond [0, 1]
+    *(
+        Case(cls, args, [x], kwargs={"eps": eps})
+        for cls, args in [(LayerNorm, (4,)), (RMSNorm, (4,)), (GroupNorm, (3, 3)), (InstanceNorm1d, (3,))]
+        for x in [np.ones((2, 3, 4)), uniform(2, 3, 4, high=3)]
+        for eps in (-0.5, 0.0)
+    ),
+    Case(BatchNorm1d, (3,), [(5, 3)], kwargs={"momentum": -1.2}),
+    Case(InstanceNorm1d, (3,), [(2, 3, 4)], kwargs={"momentum": -1.2, "track_running_stats": True}),
 ]
