@@ -37,7 +37,7 @@ class LocalResponseNorm(Layer):
         x = self.input(x)
         if x.ndim < 3:
             self.reject("x of shape (N, C, ...) with at least three axes", x.shape)
-        with np.errstate(divide="ignore", invalid="ignore"):  # where k = 0, S may be 0
+        with np.errstate(all="ignore"):  # where k = 0, S may be 0; and it may overflow: then y is 0, as in torch
             y = x / self._activity(x) ** self.beta
         self.save(x, out=y)
         return y
@@ -45,7 +45,7 @@ class LocalResponseNorm(Layer):
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         (x,) = self.saved()
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             s = self._activity(x)
             direct = dout / s**self.beta
             mirrored = self._window_sums(direct * x / s, mirrored=True)

@@ -69,7 +69,7 @@ class _LPPoolNd(Layer):
         x, sums = self.saved()
         p = self.norm_type
         if np.isinf(p):
-            return self.pool.backward(dout) * np.sign(x)
+            return self.pool.backward(dout) * np.nan_to_num(np.sign(x))  # nan passes nothing on, as in torch
         with np.errstate(all="ignore"):
             dmean = dout * (int(np.prod(each(self.kernel_size, self.axes))) / p) * sums ** (1 / p - 1)
             dmean[sums == 0] = 0  # where no derivative exists, 0 is taken, as in torch
