@@ -120,4 +120,10 @@ GRID = [
     ),
     Case(Upsample, (3,), [np.array([[[1.0, float("nan")]]])]),
     Case(Upsample, (4, None, "linear"), [np.array([[[1.0, 2.0, float("inf")]]])]),
+    # a factor from which two rows become four, or three remain three: for images torch goes by those sizes
+    *(
+        Case(Upsample, (), [(1, 2, old, 4)], kwargs={"scale_factor": factor, "mode": mode})
+        for mode in ("nearest", "nearest-exact", "bilinear")
+        for old, factor in [(2, (2.3, 1.7)), (3, (1.3, 0.8)), (2, (2.4, 2.2))]
+    ),
 ]
