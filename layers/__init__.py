@@ -1,6 +1,6 @@
 """The atoms: one idea per file, forward and backward side by side. The import list is the registry."""
 
-from backhand.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from backhand.layers.activations import CELU, ELU, SELU, LogSigmoid, Sigmoid, Softplus, Softsign, Tanh, Tanhshrink
 from backhand.layers.adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -21,10 +21,12 @@ from backhand.layers.batch_norm import (
 from backhand.layers.cells import GRUCell, LSTMCell, RNNCell
 from backhand.layers.conv import Conv1d, Conv2d, Conv3d
 from backhand.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from backhand.layers.dropout import Dropout
+from backhand.layers.distance import CosineSimilarity, PairwiseDistance
+from backhand.layers.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from backhand.layers.fold import Fold, Unfold
+from backhand.layers.gated import GELU, GLU, Mish, SiLU
 from backhand.layers.gates import Add, AddConstant, Copy, Exp, Max, Multiply, MultiplyConstant, Negate, Reciprocal
-from backhand.layers.linear import Linear
+from backhand.layers.linear import Bilinear, Linear
 from backhand.layers.local_response_norm import LocalResponseNorm
 from backhand.layers.lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from backhand.layers.normalization import GroupNorm, LayerNorm, RMSNorm
@@ -46,15 +48,43 @@ from backhand.layers.pads import (
     ZeroPad3d,
 )
 from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from backhand.layers.rectifiers import (
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    ReLU6,
+    RReLU,
+    Softshrink,
+    Threshold,
+)
 from backhand.layers.recurrent import GRU, LSTM, RNN
-from backhand.layers.shape import Flatten, Identity
+from backhand.layers.shape import (
+    ChannelShuffle,
+    Flatten,
+    Identity,
+    Permute,
+    PixelShuffle,
+    PixelUnshuffle,
+    Reshape,
+    Unflatten,
+)
+from backhand.layers.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
 from backhand.layers.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from backhand.layers.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
     "GRU",
     "LSTM",
     "RNN",
+    "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -63,12 +93,15 @@ __all__ = [
     "AdaptiveMaxPool3d",
     "Add",
     "AddConstant",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Bilinear",
+    "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -82,12 +115,21 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Copy",
+    "CosineSimilarity",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Exp",
+    "FeatureAlphaDropout",
     "Flatten",
     "Fold",
     "GRUCell",
     "GroupNorm",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -102,6 +144,8 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LogSigmoid",
+    "LogSoftmax",
     "Max",
     "MaxPool1d",
     "MaxPool2d",
@@ -109,13 +153,21 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "Mish",
     "Multiply",
     "MultiplyConstant",
     "Negate",
+    "PReLU",
+    "PairwiseDistance",
     "Parameter",
+    "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RMSNorm",
     "RNNCell",
+    "RReLU",
     "ReLU",
+    "ReLU6",
     "Reciprocal",
     "ReflectionPad1d",
     "ReflectionPad2d",
@@ -123,9 +175,19 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "Reshape",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmax2d",
+    "Softmin",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
+    "Unflatten",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",

@@ -1,7 +1,8 @@
-"""Activations: one function applied to every number, or (Softmax) to every vector.
+"""Activations: one function applied to every number. Here the form they share, and the smooth ones.
 
 An elementwise layer's Jacobian is diagonal, so its whole backward is one product, dx = dout * f'(x). Where f' can
-be had from the output (sigmoid, tanh, ReLU), the output is what is kept.
+be had from the output (sigmoid, tanh, ReLU), the output is what is kept. Those made of straight pieces are in
+rectifiers.py, those that multiply by a gate in gated.py, those over vectors in softmax.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Array, Layer, within
 
 
 class Elementwise(Layer):
@@ -22,74 +23,37 @@ class Elementwise(Layer):
     x, y : any shape
 
     A subclass writes `function(x)` and `gradient(dout, kept)`, and where the derivative needs something else than
-    the output, also `keep(x, y)`, which says what.
+    the output, also `keep(x, y)`, which says what. Half precision is computed in single precision.
     """
 
     def function(self, x: Array) -> Array:
         """f(x), a new array."""
         raise NotImplementedError
 
-    def keep(self, x: Array, y: Array) -> Array:
+    def keep(self, x: Array, y: Array) -> Any:
         """What the derivative is computed from: x, y, or a mask."""
         return y
 
-    def gradient(self, dout: Array, kept: Array) -> Array:
+    def gradient(self, dout: Array, kept: Any) -> Array:
         """dout * f'(x), with f' from what was kept; a new array."""
         raise NotImplementedError
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
-        y = self.function(x)
-        self.save(self.keep(x, y), out=y)
+        wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
+        y = self.function(wide)
+        kept = self.keep(wide, y)
+        y = np.asarray(y, x.dtype)
+        self.save(kept, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         (kept,) = self.saved()
-        return self.gradient(dout, kept)
+        return np.asarray(self.gradient(dout, kept), dout.dtype)
 
 
-class ReLU(Elementwise):
-    """Keep what is positive.
-
-        y = max(x, 0)        dx = dout where x > 0, else 0
-
-    x, y : any shape
-
-    The Jacobian is a diagonal of ones and zeros. At x = 0, where no derivative exists, 0 is taken, as in torch.
-    """
-
-    def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace  # torch's argument; an input is never written to here, so it changes nothing
-
-    def function(self, x: Array) -> Array:
-        return np.maximum(x, 0)
-
-    def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * (kept > 0)  # y > 0 exactly where x > 0
-
-
-class LeakyReLU(Elementwise):
-    """ReLU that lets a little through on the negative side.
-
-        y = x where x > 0, else a x        dx = dout * (1 where x > 0, else a),    a = negative_slope
-
-    x, y : any shape
-    Maas, Hannun & Ng 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models"
-    """
-
-    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        self.negative_slope = negative_slope
-        self.inplace = inplace
-
-    def function(self, x: Array) -> Array:
-        return np.where(x > 0, x, self.negative_slope * x)
-
-    def keep(self, x: Array, y: Array) -> Array:
-        return x > 0  # with a negative slope of its own sign, y does not tell
-
-    def gradient(self, dout: Array, kept: Array) -> Array:
-        return np.where(kept, dout, self.negative_slope * dout)
+# ---------------------------------------------------------------------- sigmoid, tanh and what is made of them
 
 
 class Sigmoid(Elementwise):
@@ -124,32 +88,180 @@ class Tanh(Elementwise):
         return dout * (1 - kept * kept)
 
 
-class Softmax(Layer):
-    """Turn scores into probabilities.
+class Tanhshrink(Elementwise):
+    """What tanh takes off.
 
-        y_i = exp(x_i) / sum_j exp(x_j)
-        dx_i = y_i (dout_i - sum_j dout_j y_j)
+        y = x - tanh(x)        dx = dout * tanh(x)^2
 
-    x, y : any shape; the sums run over axis `dim`
-    dim : None is torch's old rule, the first axis for 0, 1 or 3 axes, else the second; better say which
-
-    The Jacobian is diag(y) - y y^T; the product with it needs one dot product, never the matrix.
+    x, y : any shape
     """
 
-    def __init__(self, dim: int | None = None) -> None:
-        self.dim = dim
+    def function(self, x: Array) -> Array:
+        return x - np.tanh(x)
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = self.input(x)
-        axis = softmax_axis(self, x)
-        y = softmax(x, axis)
-        self.save(y, axis, out=y)
-        return y
+    def keep(self, x: Array, y: Array) -> Array:
+        return x  # x - y would be inf - inf at the ends
 
-    def backward(self, dout: Any) -> Array:
-        dout = self.upstream(dout)
-        y, axis = self.saved()
-        return y * (dout - (dout * y).sum(axis, keepdims=True))
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        t = np.tanh(kept)
+        return dout * t * t
+
+
+class LogSigmoid(Elementwise):
+    """The logarithm of the sigmoid, finite where the sigmoid itself is too small to have one.
+
+        y = log(1 / (1 + exp(-x))) = -softplus(-x)        dx = dout * (1 - exp(y))
+
+    x, y : any shape
+
+    The derivative is sigmoid(-x) = 1 - sigmoid(x), and exp(y) is sigmoid(x).
+    """
+
+    def function(self, x: Array) -> Array:
+        return -softplus(-x)
+
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        return -dout * np.expm1(kept)
+
+
+class Softplus(Elementwise):
+    """A smooth ReLU.
+
+        y = log(1 + exp(beta x)) / beta        dx = dout * sigmoid(beta x)
+
+    x, y : any shape
+    beta : how sharp the bend is; not 0
+    threshold : where beta x is above it, y = x and dx = dout, from which the formula hardly differs there
+    Dugas et al. 2001, "Incorporating Second-Order Functional Knowledge for Better Option Pricing"
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta = within(self, "beta", beta, -np.inf, np.inf)
+        self.threshold = within(self, "threshold", threshold, -np.inf, np.inf)
+        if self.beta == 0:
+            raise ValueError(f"Softplus: expected beta other than 0, got {beta!r}")
+
+    def function(self, x: Array) -> Array:
+        z = self.beta * x
+        return np.where(z > self.threshold, x, softplus(z) / self.beta)
+
+    def keep(self, x: Array, y: Array) -> Array:
+        return x  # y does not tell on which side of the threshold x was
+
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        z = self.beta * kept
+        return dout * np.maximum(sigmoid(z), z > self.threshold)  # no sigmoid is above 1
+
+
+class Softsign(Elementwise):
+    """Squash to (-1, 1), with tails longer than those of tanh.
+
+        y = x / (1 + |x|)        dx = dout / (1 + |x|)^2
+
+    x, y : any shape; as in torch, y is nan at +-inf
+    Bergstra et al. 2009, "Quadratic Polynomials Learn Better Image Features"
+    """
+
+    def function(self, x: Array) -> Array:
+        return x / (1 + np.abs(x))
+
+    def keep(self, x: Array, y: Array) -> Array:
+        return x  # 1 - |y| would cancel in the tails
+
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        shrink = 1 / (1 + np.abs(kept))
+        return dout * shrink * shrink
+
+
+# ---------------------------------------------------------------------- an exponential on the negative side
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+
+class _Exponential(Elementwise):
+    """The form of ELU, SELU and CELU: a line for x > 0, a saturating exponential for x <= 0.
+
+    y = scale x where x > 0, else height (exp(rate x) - 1)
+    dx = dout * (scale where x > 0, else height rate exp(rate x))
+    """
+
+    scale: float = 1.0
+    height: float = 1.0
+    rate: float = 1.0
+
+    def function(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):  # CELU with a negative alpha grows on both sides
+            # one of the two terms is always 0; expm1 keeps the digits of an x near 0
+            return self.scale * np.maximum(x, 0) + self.height * np.expm1(self.rate * np.minimum(x, 0))
+
+    def keep(self, x: Array, y: Array) -> Array:
+        return x  # with a negative alpha, y does not tell the sides apart
+
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        negative = kept <= 0
+        with np.errstate(over="ignore"):
+            slope = (self.height * self.rate) * np.exp(self.rate * np.fmin(kept, 0))
+        return dout * (self.scale * ~negative + slope * negative)
+
+
+class ELU(_Exponential):
+    """ReLU with a smooth negative side that saturates at -alpha.
+
+        y = x where x > 0, else alpha (exp(x) - 1)
+        dx = dout * (1 where x > 0, else alpha exp(x))
+
+    x, y : any shape
+    inplace : torch's argument; changes nothing here
+    Clevert, Unterthiner & Hochreiter 2015, arXiv:1511.07289
+    """
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        self.alpha = within(self, "alpha", alpha, -np.inf, np.inf)
+        self.inplace = inplace
+        self.height = self.alpha
+
+
+class SELU(_Exponential):
+    """ELU scaled so that a deep network keeps mean 0 and variance 1 by itself.
+
+        y = s x where x > 0, else s a (exp(x) - 1)        s = 1.0507009873554805, a = 1.6732632423543772
+        dx = dout * (s where x > 0, else s a exp(x))
+
+    x, y : any shape
+    inplace : torch's argument; changes nothing here
+
+    a and s make (0, 1) the fixed point of mean and variance; start the weights from normal(0, 1/fan_in), and drop
+    with AlphaDropout.
+    Klambauer et al. 2017, arXiv:1706.02515
+    """
+
+    scale = SELU_SCALE
+    height = SELU_SCALE * SELU_ALPHA
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
+
+
+class CELU(_Exponential):
+    """ELU with a slope of 1 on both sides of 0, whatever its alpha.
+
+        y = x where x > 0, else alpha (exp(x/alpha) - 1)
+        dx = dout * (1 where x > 0, else exp(x/alpha))
+
+    x, y : any shape
+    alpha : where the negative side saturates, at -alpha; not 0
+    inplace : torch's argument; changes nothing here
+    Barron 2017, arXiv:1704.07483
+    """
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        self.alpha = within(self, "alpha", alpha, -np.inf, np.inf)
+        self.inplace = inplace
+        if self.alpha == 0:
+            raise ValueError(f"CELU: expected alpha other than 0, got {alpha!r}")
+        self.height = self.alpha
+        self.rate = 1 / self.alpha
 
 
 # ---------------------------------------------------------------------- the functions, for other layers and losses
@@ -161,39 +273,6 @@ def sigmoid(x: Array) -> Array:
     return half
 
 
-def softmax(x: Array, axis: int = -1) -> Array:
-    """exp(x) / sum exp(x) along an axis, stable at any x: the maximum is taken off first."""
-    e = np.exp(x - x.max(axis, keepdims=True))
-    return np.divide(e, e.sum(axis, keepdims=True))
-
-
-def log_softmax(x: Array, axis: int = -1) -> Array:
-    """x - log sum exp(x) along an axis, stable at any x: the maximum is taken off first."""
-    shifted = x - largest(x, axis)
-    return shifted - np.log(total(np.exp(shifted), axis))
-
-
-def largest(x: Array, axis: int) -> Array:
-    """x.max(axis, keepdims=True); of a table with few columns taken along the first axis, NumPy's fast one."""
-    if x.ndim == 2 and axis in (1, -1) and x.shape[1] <= 64:
-        return x.T.copy().max(0)[:, None]
-    top: Array = x.max(axis, keepdims=True)
-    return top
-
-
-def total(x: Array, axis: int) -> Array:
-    """x.sum(axis, keepdims=True); over the last axis as a product with ones, which BLAS does faster."""
-    if x.ndim > 1 and axis in (x.ndim - 1, -1):
-        return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
-    return np.asarray(x.sum(axis, keepdims=True))
-
-
-def softmax_axis(layer: Layer, x: Array) -> int:
-    """The axis that `layer.dim` names in x, or the error that says x has no such axis."""
-    dim: int | None = layer.dim  # type: ignore[attr-defined]
-    if dim is None:
-        return 0 if x.ndim in (0, 1, 3) else 1
-    axes = max(x.ndim, 1)  # a single number counts as a vector of one, as in torch
-    if not -axes <= dim < axes:
-        layer.reject(f"x with an axis {dim}", f"shape {x.shape}")
-    return dim
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x)), stable at any x: the exponential is that of a negative number."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))

@@ -27,8 +27,8 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(gradient.sum(tuple(range(extra)) + stretched, keepdims=True)).reshape(shape)
 
 
-class _Gate(Layer):
-    """What the gates with several inputs share: their inputs come in as arrays that broadcast together."""
+class Gate(Layer):
+    """What layers with several inputs of one kind share: these come in as arrays that broadcast together."""
 
     def arrays(self, inputs: tuple[ArrayLike, ...], least: int = 1) -> list[Array]:
         """The inputs as float arrays, or the error that names their shapes."""
@@ -48,7 +48,7 @@ class _Gate(Layer):
         return own if len(own) > 1 else own[0]
 
 
-class Add(_Gate):
+class Add(Gate):
     """The distributor: every input gets the upstream gradient.
 
         y = x_1 + ... + x_n        dx_i = dout
@@ -93,7 +93,7 @@ class Copy(Layer):
         return np.asarray(sum(douts[1:], start=douts[0] + 0))
 
 
-class Multiply(_Gate):
+class Multiply(Gate):
     """The swap: each input's gradient is the upstream times the other inputs.
 
         y = x_1 x_2 ... x_n        dx_i = dout * (product of the others)
@@ -115,7 +115,7 @@ class Multiply(_Gate):
         return self.gradients(each, [x.shape for x in arrays])
 
 
-class Max(_Gate):
+class Max(Gate):
     """The router: the largest input gets the whole upstream gradient, the others none.
 
         y = max(x_1, ..., x_n)        dx_i = dout where x_i is the largest, else 0

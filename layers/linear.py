@@ -60,3 +60,68 @@ class Linear(Layer):
         if self.bias is not None:
             self.bias.grad += drows.sum(axis=0)
         return dout @ self.weight.data
+
+
+class Bilinear(Layer):
+    """A form that is linear in each of its two inputs.
+
+        y_o = x1^T W_o x2 + b_o
+        dx1 = sum_o dout_o W_o x2        dx2 = sum_o dout_o W_o^T x1
+        dW_o = sum of dout_o x1 x2^T over the samples        db = sum of dout over the samples
+
+    x1 : (*, in1_features)      x2 : (*, in2_features), with the same leading axes      y : (*, out_features)
+    weight : (out_features, in1_features, in2_features)      bias : (out_features,)
+    Both start from U(-1/sqrt(in1_features), 1/sqrt(in1_features)), as in torch.nn.
+
+    It is a Linear over all products x1_i x2_j: with those in one long vector, the gradients are those of Linear,
+    and the gradient by the products goes on to x1 and x2 as in the gate Multiply.
+    """
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.in1_features = whole(self, "in1_features", in1_features)
+        self.in2_features = whole(self, "in2_features", in2_features)
+        self.out_features = whole(self, "out_features", out_features)
+        rng = np.random.default_rng(rng)
+        bound = 1 / np.sqrt(in1_features)
+        self.weight = uniform(rng, bound, (out_features, in1_features, in2_features), dtype)
+        self.bias = uniform(rng, bound, (out_features,), dtype) if bias else None
+
+    def forward(self, x1: ArrayLike, x2: ArrayLike) -> Array:
+        x1, x2 = self.input(x1, self.weight.dtype), self.input(x2, self.weight.dtype)
+        wanted = (self.in1_features, self.in2_features)
+        if not x1.ndim or not x2.ndim or (x1.shape[-1], x2.shape[-1]) != wanted or x1.shape[:-1] != x2.shape[:-1]:
+            self.reject(f"x1 of shape (*, {wanted[0]}) and x2 of shape (*, {wanted[1]})", f"{x1.shape} and {x2.shape}")
+        y = (_products(x1, x2) @ self._matrix().T).reshape(*x1.shape[:-1], self.out_features)
+        if self.bias is not None:
+            y += self.bias.data
+        self.save(x1, x2, out=y)
+        return y
+
+    def backward(self, dout: Any) -> tuple[Array, Array]:
+        dout = self.upstream(dout)
+        x1, x2 = self.saved()
+        drows = dout.reshape(-1, self.out_features)
+        self.weight.grad += (drows.T @ _products(x1, x2)).reshape(self.weight.shape)
+        if self.bias is not None:
+            self.bias.grad += drows.sum(axis=0)
+        dproducts = (drows @ self._matrix()).reshape(*x1.shape, self.in2_features)
+        dx1 = (dproducts @ x2[..., None])[..., 0]
+        dx2 = (x1[..., None, :] @ dproducts)[..., 0, :]
+        return dx1, dx2
+
+    def _matrix(self) -> Array:
+        return self.weight.data.reshape(self.out_features, -1)
+
+
+def _products(x1: Array, x2: Array) -> Array:
+    """Every x1_i x2_j of a sample in one row."""
+    return (x1[..., :, None] * x2[..., None, :]).reshape(-1, x1.shape[-1] * x2.shape[-1])

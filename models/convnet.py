@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.activations import ReLU
 from backhand.layers.base import Layer, whole, whole_tuple
 from backhand.layers.batch_norm import BatchNorm2d
 from backhand.layers.conv import Conv2d
 from backhand.layers.linear import Linear
 from backhand.layers.pooling import MaxPool2d
+from backhand.layers.rectifiers import ReLU
 from backhand.layers.shape import Flatten
 from backhand.models.containers import Sequential
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.activations import ReLU
 from backhand.layers.base import Layer, whole
 from backhand.layers.conv import Conv2d
 from backhand.layers.linear import Linear
 from backhand.layers.pooling import MaxPool2d
+from backhand.layers.rectifiers import ReLU
 from backhand.layers.shape import Flatten
 from backhand.models.containers import Sequential
 

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.activations import ReLU
 from backhand.layers.base import Layer, within
 from backhand.layers.dropout import Dropout
 from backhand.layers.linear import Linear
+from backhand.layers.rectifiers import ReLU
 from backhand.layers.shape import Flatten
 from backhand.models.containers import Sequential
 

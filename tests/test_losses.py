@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backhand.layers import LayerError
-from backhand.layers.activations import log_softmax, softmax
+from backhand.layers.softmax import log_softmax, softmax
 from backhand.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, MultiMarginLoss, NLLLoss
 from tests.cases import labels, uniform
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backhand.layers.activations import log_softmax
+from backhand.layers.softmax import log_softmax
 from backhand.losses import CTCLoss
 from tests.cases import Case, grid
 from tests.cases.losses import EXTREME, REDUCTIONS
