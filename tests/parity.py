@@ -14,6 +14,8 @@ from tests.cases import Case
 
 TOLERANCE = 1e-9
 OURS = ("rng", "dtype", "return_state")  # arguments that torch does not have
+# Classes whose torch backward rounds a constant of its own to float32 even in float64: 1/6, and 1/alpha.
+ROUNDED_BY_TORCH = {"Hardsigmoid": 1e-7, "CELU": 1e-7}
 COUNTS: Counter[str] = Counter()  # how many cases agreed, by class; the run prints it at its end
 DRAWN: Counter[str] = Counter()  # those of them that hypothesis drew
 
@@ -41,7 +43,7 @@ def agree(case: Case, tolerance: float = TOLERANCE) -> None:
     rounds: list[Any] = [(case.arrays(seed=1 + turn), {}) for turn in range(2)]
     finite = all(np.isfinite(x).all() for inputs, _ in rounds for x in leaves(inputs))
     with np.errstate(all=None if finite else "ignore"):  # of inf - inf NumPy warns, and rightly
-        compare(ours, theirs, rounds, tolerance)
+        compare(ours, theirs, rounds, max(tolerance, ROUNDED_BY_TORCH.get(case.cls.__name__, 0)))
 
 
 def drawn(case: Case, tolerance: float = TOLERANCE) -> None:

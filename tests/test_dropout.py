@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from backhand.layers import Dropout, LayerError
+from backhand.layers import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+    LayerError,
+)
 from backhand.models import Sequential
 
 
@@ -125,3 +133,82 @@ def test_impossible_chances(p):
 def test_it_prints_and_has_no_state():
     assert repr(Dropout(0.2)) == "Dropout(p=0.2)"
     assert Sequential(Dropout()).state_dict() == {}
+
+
+# ---------------------------------------------------------------------- whole channels, and SELU's floor
+
+CHANNELS = [  # class, shape of x, shape of its mask
+    (Dropout1d, (40, 30, 5), (40, 30, 1)),
+    (Dropout1d, (300, 5), (300, 1)),
+    (Dropout2d, (40, 30, 3, 2), (40, 30, 1, 1)),
+    (Dropout2d, (40, 30, 3), (40, 30, 1)),
+    (Dropout2d, (40, 30), (40, 30)),
+    (Dropout3d, (40, 30, 2, 1, 3), (40, 30, 1, 1, 1)),
+    (Dropout3d, (300, 2, 1, 3), (300, 1, 1, 1)),
+    (FeatureAlphaDropout, (40, 30, 3), (40, 30, 1)),
+    (FeatureAlphaDropout, (40, 30, 3, 2), (40, 30, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("cls", "shape", "mask_shape"), CHANNELS, ids=str)
+def test_a_channel_is_dropped_as_a_whole(cls, shape, mask_shape):
+    layer = cls(0.3, rng=0)
+    y = layer(ones(*shape))
+    kept = y == y.max()
+    channels = kept.any(axis=tuple(i for i, n in enumerate(mask_shape) if n == 1), keepdims=True)
+    assert channels.shape == mask_shape
+    np.testing.assert_array_equal(kept, np.broadcast_to(channels, shape))
+    assert abs(channels.mean() - 0.7) < 4 * (0.21 / channels.size) ** 0.5
+    dx = layer.backward(ones(*shape))
+    np.testing.assert_array_equal(dx != 0, kept)
+
+
+@pytest.mark.parametrize("cls", [AlphaDropout, FeatureAlphaDropout])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_alpha_dropout_keeps_mean_and_variance(cls, p):
+    x = np.random.default_rng(0).standard_normal((400, 500))
+    y = cls(p, rng=1)(x)
+    assert abs(y.mean()) < 0.02
+    assert abs(y.var() - 1) < 0.02
+    a = ((1 - p) * (1 + p * 1.7580993408473766**2)) ** -0.5
+    np.testing.assert_allclose(cls(p, rng=1)(x * 0).min(), a * 1.7580993408473766 * (p - 1))
+
+
+class Replay:
+    """A generator that gives the mask that torch drew: 0 is dropped by any p, 1 by none."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def random(self, shape, dtype):
+        return np.ones(shape, dtype) * self.mask.reshape(shape)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("p", [0.2, 0.7])
+@pytest.mark.parametrize(
+    ("cls", "shape", "mask_shape"), [*CHANNELS, (Dropout, (9, 8), (9, 8)), (AlphaDropout, (9, 8), (9, 8))], ids=str
+)
+def test_torchs_mask_gives_torchs_numbers(torch, cls, shape, mask_shape, p):
+    x, dout = (np.random.default_rng(seed).standard_normal(shape) for seed in range(2))
+    tensor = torch.tensor(x, requires_grad=True)
+    y = getattr(torch.nn, cls.__name__)(p)(tensor)
+    y.backward(torch.tensor(dout))
+    kept = tensor.grad.numpy() != 0
+    layer = cls(p)
+    layer.rng = Replay(kept[tuple(slice(None) if n > 1 else slice(1) for n in mask_shape)])
+    np.testing.assert_allclose(layer(x), y.detach().numpy(), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(layer.backward(dout), tensor.grad.numpy(), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cls", "shape"),
+    [(Dropout1d, (3,)), (Dropout1d, (2, 3, 4, 5)), (Dropout2d, (3,)), (Dropout3d, ()), (FeatureAlphaDropout, (3,))],
+)
+def test_shapes_without_channels(cls, shape):
+    layer = cls(rng=0)
+    before = layer.rng.bit_generator.state
+    with pytest.raises(LayerError, match=r"expected x of shape \(N, C, "):
+        layer(np.ones(shape))
+    assert layer.rng.bit_generator.state == before
