@@ -11,7 +11,7 @@ import pytest
 import tqdm
 
 from backhand.layers import Add, Layer, LayerError, Linear, Parameter, ReLU
-from backhand.layers.activations import log_softmax
+from backhand.layers.softmax import log_softmax
 from backhand.losses import Loss, MSELoss
 from backhand.models import Parallel, Sequential
 from backhand.training import (

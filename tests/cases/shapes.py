@@ -39,7 +39,7 @@ CASES = [
 ]
 
 ZERO = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, -2.0]])
-TIES = np.array([[1.0, -1.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, -2.0, 2.0]])
+TIES = np.array([[1.0, -1.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, -2.0, 2.0], [0.0, 2.0, -1.0, 0.0]])
 NORMS = [2, 1, 0, 0.5, 1.5, 3.0, -1.0, -2, np.inf, -np.inf]
 
 GRID = [
@@ -57,7 +57,7 @@ GRID = [
     *(Case(CosineSimilarity, (d,), [(2, 3), (2, 1, 3)]) for d in (0, 1, -1)),
     *(Case(CosineSimilarity, (0,), [shape, other]) for shape in [(), (1,), (3,)] for other in [(), (3,)]),
     *(Case(CosineSimilarity, (1, eps), [ZERO, (2, 3)]) for eps in (1e-8, 0.5)),
-    *(Case(CosineSimilarity, (1,), [ZERO, ZERO * scale]) for scale in (1.0, -1e4, 1e-12)),
+    *(Case(CosineSimilarity, (1,), [ZERO, ZERO * scale]) for scale in (1.0, -1e4, 1e-12, 1e-15)),
     *grid(PairwiseDistance, [(2, 3), (2, 3)], p=NORMS, eps=[1e-6, 0.0, 0.5], keepdim=[False, True]),
     *(
         Case(PairwiseDistance, (p,), shapes, kwargs={"keepdim": keepdim})
