@@ -159,8 +159,8 @@ class AlphaDropout(Dropout):
 
     def shift(self, y: Array, mask: Array) -> Array:
         step = self.scale() * self.floor
-        kept, dropped = y.dtype.type(step * self.p), y.dtype.type(step * (self.p - 1))
-        y += np.where(mask, kept, dropped)
+        y += mask * y.dtype.type(step)  # a f p where x stays, a f (p - 1) where it is dropped
+        y -= y.dtype.type(step * (1 - self.p))
         return y
 
 

@@ -92,7 +92,7 @@ class PReLU(Layer):
         x = self.input(x, self.weight.dtype)
         if self.num_parameters > 1 and (x.ndim < 2 or x.shape[1] != self.num_parameters):
             self.reject(f"x of shape (N, {self.num_parameters}, ...)", x.shape)
-        y = leaky(x, self._slope(x))
+        y = np.asarray(leaky(x, self._slope(x)), x.dtype)
         self.save(x, out=y)
         return y
 
@@ -102,7 +102,7 @@ class PReLU(Layer):
         by_slope = dout * np.minimum(x, 0)
         one = self.num_parameters == 1
         self.weight.grad += by_slope.sum(axis=None if one else tuple(i for i in range(x.ndim) if i != 1))
-        return leaky_gradient(dout, x > 0, self._slope(x))
+        return np.asarray(leaky_gradient(dout, x > 0, self._slope(x)), dout.dtype)
 
     def _slope(self, x: Array) -> Array:
         """The weight, in the shape that lays it along the channels of x."""

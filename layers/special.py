@@ -40,8 +40,6 @@ def erf(x: Array) -> Array:
     """
     if x.dtype.itemsize < 4:
         return erf(x.astype(np.float32)).astype(x.dtype)
-    if x.size <= _BLOCK:
-        return _erf(x)
     flat = x.reshape(-1)
     y = np.empty_like(flat)
     for start in range(0, flat.size, _BLOCK):
@@ -52,7 +50,7 @@ def erf(x: Array) -> Array:
 def _erf(x: Array) -> Array:
     bound, above, below = _SINGLE if x.dtype == np.float32 else _DOUBLE
     z = np.clip(x, -bound, bound)
-    square = np.asarray(z * z)
+    square = z * z
     y = _polynomial(above, square)
     y *= z
     y /= _polynomial(below, square)
