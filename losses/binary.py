@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.activations import sigmoid
+from backhand.layers.activations import sigmoid, softplus
 from backhand.layers.base import Array
 from backhand.losses.base import TINY, Loss, Pointwise, weight_for, weights
 
@@ -148,9 +148,3 @@ class SoftMarginLoss(Pointwise):
 
     def gradient(self, dl: Array, x: Array, target: Array) -> Array:
         return -dl * target * sigmoid(-target * x)
-
-
-def softplus(z: Array) -> Array:
-    """log(1 + exp(z)), the surprise at an event whose log-odds are -z; stable at any z."""
-    value: Array = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-    return value
