@@ -9,6 +9,7 @@ from backhand.layers.adaptive import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from backhand.layers.attention import MultiheadAttention, ScaledDotProductAttention
 from backhand.layers.base import Layer, LayerError, Parameter
 from backhand.layers.batch_norm import (
     BatchNorm1d,
@@ -23,6 +24,7 @@ from backhand.layers.conv import Conv1d, Conv2d, Conv3d
 from backhand.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from backhand.layers.distance import CosineSimilarity, PairwiseDistance
 from backhand.layers.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from backhand.layers.embedding import Embedding, EmbeddingBag
 from backhand.layers.fold import Fold, Unfold
 from backhand.layers.gated import GELU, GLU, Mish, SiLU
 from backhand.layers.gates import Add, AddConstant, Copy, Exp, Max, Multiply, MultiplyConstant, Negate, Reciprocal
@@ -120,6 +122,8 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "Embedding",
+    "EmbeddingBag",
     "Exp",
     "FeatureAlphaDropout",
     "Flatten",
@@ -154,6 +158,7 @@ __all__ = [
     "MaxUnpool2d",
     "MaxUnpool3d",
     "Mish",
+    "MultiheadAttention",
     "Multiply",
     "MultiplyConstant",
     "Negate",
@@ -176,6 +181,7 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ScaledDotProductAttention",
     "SiLU",
     "Sigmoid",
     "Softmax",

@@ -40,7 +40,7 @@ def agree(case: Case, tolerance: float = TOLERANCE) -> None:
     ours, theirs = case.build(), twin(case)
     if case.eval:
         theirs.eval()
-    rounds: list[Any] = [(case.arrays(seed=1 + turn), {}) for turn in range(2)]
+    rounds: list[Any] = [(case.arrays(seed=1 + turn), case.options) for turn in range(2)]
     finite = all(np.isfinite(x).all() for inputs, _ in rounds for x in leaves(inputs))
     with np.errstate(all=None if finite else "ignore"):  # of inf - inf NumPy warns, and rightly
         compare(ours, theirs, rounds, max(tolerance, ROUNDED_BY_TORCH.get(case.cls.__name__, 0)))

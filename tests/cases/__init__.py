@@ -45,6 +45,7 @@ class Case:
     torch : whether torch.nn has the same class with the same meaning; None means: if it has one of that name
     kwargs : the keyword arguments
     checked : a subclass that check_layer runs instead, where the gradient is by something else than the input
+    options : keyword arguments of forward, for parity (masks, say); check_layer runs without them
     """
 
     cls: type[Layer]
@@ -54,6 +55,7 @@ class Case:
     torch: bool | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     checked: type[Layer] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def build(self, dtype: Any = np.float64, cls: type[Layer] | None = None) -> Layer:
         arguments = self.args() if callable(self.args) else self.args
@@ -73,6 +75,7 @@ class Case:
         arguments = [] if callable(self.args) else [_brief(a) for a in self.args]
         arguments += [f"{k}={_brief(v)}" for k, v in self.kwargs.items()]
         shapes = ",".join(_brief(spec) for spec in self.inputs)
+        shapes += "".join(f",{k}={_brief(v)}" for k, v in self.options.items())
         return f"{self.cls.__name__}({','.join(arguments)})-{shapes}{'-eval' if self.eval else ''}".replace(" ", "")
 
 
