@@ -75,6 +75,13 @@ from backhand.layers.shape import (
     Unflatten,
 )
 from backhand.layers.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
+from backhand.layers.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from backhand.layers.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from backhand.layers.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
@@ -193,6 +200,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "Unfold",
     "Upsample",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import backhand.layers
 from backhand.layers import Layer
 from backhand.losses import Loss
 from tests.cases import Case
@@ -30,9 +31,22 @@ def twin(case: Case) -> Any:
 def _to_torch(value: Any) -> Any:
     """An argument for torch: arrays as tensors, our layers as their twins."""
     if isinstance(value, Layer):
-        plain = {k: getattr(value, k) for k in ("in_features", "out_features") if hasattr(value, k)}
-        return getattr(torch.nn, type(value).__name__)(**plain)
+        return _counterpart(value, torch.nn)
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+
+def _counterpart(layer: Any, package: Any) -> Any:
+    """The layer of the same class and arguments in the other package: both have torch's attributes."""
+    cls = getattr(package, type(layer).__name__)
+    if hasattr(layer, "norm_first"):
+        activation = layer.activation
+        if isinstance(activation, (Layer, torch.nn.Module)):
+            activation = _counterpart(activation, package)
+        sizes = (layer.linear1.in_features, layer.self_attn.num_heads, layer.linear1.out_features, layer.dropout.p)
+        flags = (layer.self_attn.batch_first, layer.norm_first, layer.linear1.bias is not None)
+        return cls(*sizes, activation, layer.norm1.eps, *flags)
+    names = ("in_features", "out_features", "normalized_shape", "eps")
+    return cls(**{name: getattr(layer, name) for name in names if hasattr(layer, name)})
 
 
 def agree(case: Case, tolerance: float = TOLERANCE) -> None:
@@ -108,6 +122,8 @@ def tensor_of(x: Any, differentiate: bool) -> Any:
 
 def array_of(x: Any) -> Any:
     """The other way round; a torch dtype or device is none of our arguments."""
+    if isinstance(x, torch.nn.Module):
+        return _counterpart(x, backhand.layers)
     if isinstance(x, (tuple, list)):
         return type(x)(array_of(each) for each in x)
     return x.detach().numpy() if isinstance(x, torch.Tensor) else x

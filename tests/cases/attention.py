@@ -55,7 +55,7 @@ def rows():
         kwargs = {"batch_first": batch_first, "add_bias_kv": more, "bias": bias, "kdim": kdim, "vdim": vdim}
         kwargs["add_zero_attn"] = more == bias  # with and without the others
         # torch takes is_causal for the mask then, and forgets the keys that are added
-        weights = True if more and mask == "causal" else bias
+        weights = bias or (mask == "causal" and (more or kwargs["add_zero_attn"]))
         options = {**MASKS[mask], "need_weights": weights}
         yield Case(MultiheadAttention, (E, HEADS), shapes(batch_first, kdim, vdim), kwargs=kwargs, options=options)
 

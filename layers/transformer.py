@@ -1,0 +1,477 @@
+"""The Transformer: attention and small feed-forward nets, each with a way around it and a normalization.
+
+All of it is one step, used again and again, with f an attention or a feed-forward net:
+
+    y = norm(x + f(x))        (as published),        or        y = x + f(norm(x))        (norm_first)
+
+x reaches the loss by f and by the way around it, so its gradient is the sum of the two:
+
+    d = dnorm(dy),  dx = d + df(d)                   or        dx = dy + dnorm(df(dy))
+
+With norm_first the way around is free from the first layer to the last: dy arrives at the bottom as it is, which is
+why deep stacks of them train without a warm-up (Xiong et al. 2020, arXiv:2002.04745).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from backhand.layers import activations
+from backhand.layers.attention import MultiheadAttention, xavier_bound
+from backhand.layers.base import Array, Layer, all_or_nothing, whole
+from backhand.layers.dropout import Dropout
+from backhand.layers.linear import Linear
+from backhand.layers.normalization import LayerNorm
+
+L = TypeVar("L", bound=Layer)
+Activation = str | Layer | Callable[..., Any]
+
+
+class _TransformerLayer(Layer):
+    """What the layer of the encoder and that of the decoder share: the step, self-attention, the feed-forward net."""
+
+    blocks: int  # how many steps, each with a norm and a dropout of its own
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        rng = np.random.default_rng(rng)
+        self.d_model = d_model
+        self.nhead = nhead
+        self.batch_first = batch_first
+        self.norm_first = norm_first
+        names = ("self_attn", "multihead_attn")[: self.blocks - 1]
+        for name in names:
+            attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, rng=rng, dtype=dtype)
+            setattr(self, name, attention)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, rng=rng, dtype=dtype)
+        self.dropout = Dropout(dropout, rng=rng)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, rng=rng, dtype=dtype)
+        for i in range(1, self.blocks + 1):
+            setattr(self, f"norm{i}", LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype))
+        for i in range(1, self.blocks + 1):
+            setattr(self, f"dropout{i}", Dropout(dropout, rng=rng))
+        self.activation = activation_layer(self, activation)
+
+    self_attn: MultiheadAttention
+    norm1: LayerNorm
+    norm2: LayerNorm
+    dropout1: Dropout
+    dropout2: Dropout
+
+    # ------------------------------------------------------------------ the step, and its derivative
+
+    def step(self, norm: Layer, x: Array, f: Callable[[Array], Array]) -> Array:
+        """norm(x + f(x)), or x + f(norm(x))."""
+        return x + f(norm.forward(x)) if self.norm_first else norm.forward(x + f(x))
+
+    def step_back(self, norm: Layer, dy: Array, df: Callable[[Array], Array]) -> Array:
+        """dx from dy; df is the backward of f."""
+        if self.norm_first:
+            return dy + norm.backward(df(dy))
+        d = norm.backward(dy)
+        return d + df(d)
+
+    # ------------------------------------------------------------------ what stands in for f
+
+    def attend(self, mask: Any, padding: Any, is_causal: bool) -> Callable[[Array], Array]:
+        """Self-attention with these masks: query, key and value are all x."""
+
+        def f(x: Array) -> Array:
+            return self.dropout1.forward(self.self_attn.forward(x, x, x, padding, False, mask, is_causal=is_causal))
+
+        return f
+
+    def attend_back(self, dy: Array) -> Array:
+        """Its backward: x went in three times, and what was copied, adds."""
+        dquery, dkey, dvalue = self.self_attn.backward(self.dropout1.backward(dy))
+        return dquery + dkey + dvalue
+
+    def feed_forward(self, x: Array) -> Array:
+        """Two linear maps with an activation between them, the same for every place in the sequence."""
+        for layer in self._net():
+            x = layer.forward(x)
+        return x
+
+    def feed_forward_back(self, dy: Array) -> Array:
+        """Its backward."""
+        for layer in reversed(self._net()):
+            dy = layer.backward(dy)
+        return dy
+
+    def _net(self) -> list[Layer]:
+        last: Layer = getattr(self, f"dropout{self.blocks}")
+        return [self.linear1, self.activation, self.dropout, self.linear2, last]
+
+    def __repr__(self) -> str:
+        activation = self.activation
+        name = type(activation).__name__.lower()
+        given = {
+            "dim_feedforward": (self.linear1.out_features, 2048),
+            "dropout": (self.dropout.p, 0.1),
+            "activation": (name if name in ("relu", "gelu") else activation, "relu"),
+            "layer_norm_eps": (self.norm1.eps, 1e-5),
+            "batch_first": (self.batch_first, False),
+            "norm_first": (self.norm_first, False),
+            "bias": (self.linear1.bias is not None, True),
+        }
+        options = [f", {name}={value!r}" for name, (value, default) in given.items() if value != default]
+        return f"{type(self).__name__}({self.d_model}, {self.nhead}{''.join(options)})"
+
+
+class TransformerEncoderLayer(_TransformerLayer):
+    """Self-attention, then a feed-forward net, each with a way around it.
+
+        a = norm1(x + attention(x, x, x)),        y = norm2(a + net(a)),        or, with norm_first,
+        a = x + attention(n, n, n), n = norm1(x),        y = a + net(norm2(a))
+        net(a) = linear2(activation(linear1(a)))        (the backward: the head of this file)
+
+    src, y : (S, N, d_model); (N, S, d_model) with batch_first; or (S, d_model)
+    src_mask, src_key_padding_mask, is_causal : the attn_mask, key_padding_mask, is_causal of MultiheadAttention
+    nhead : heads of the attention      dim_feedforward : the width between linear1 and linear2
+    dropout : on the weights of the attention, on what both steps add, and inside the net
+    activation : "relu", "gelu", a Layer, or a class of them (a function called relu or gelu counts as its name)
+    norm_first : normalise what goes into a step, not what comes out
+    Inside: self_attn (whose attention_map is there for drawing), linear1, linear2, norm1, norm2
+    Vaswani et al. 2017, arXiv:1706.03762, fig. 1; norm_first: Xiong et al. 2020, arXiv:2002.04745, fig. 1
+    """
+
+    blocks = 2
+
+    @all_or_nothing
+    def forward(
+        self,
+        src: ArrayLike,
+        src_mask: ArrayLike | None = None,
+        src_key_padding_mask: ArrayLike | None = None,
+        is_causal: bool = False,
+    ) -> Array:
+        x = self.input(src, self.linear1.weight.dtype)
+        x = self.step(self.norm1, x, self.attend(src_mask, src_key_padding_mask, is_causal))
+        x = self.step(self.norm2, x, self.feed_forward)
+        self.save(out=x)
+        return x
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
+        dout = self.step_back(self.norm2, dout, self.feed_forward_back)
+        return self.step_back(self.norm1, dout, self.attend_back)
+
+
+class TransformerDecoderLayer(_TransformerLayer):
+    """Self-attention, attention to what the encoder made, then a feed-forward net, each with a way around it.
+
+        a = norm1(x + attention(x, x, x)),    b = norm2(a + attention(a, memory, memory)),    y = norm3(b + net(b))
+        norm_first: each norm moves to what goes into its step, as in TransformerEncoderLayer
+        dmemory = dkey + dvalue of the second attention        (the rest: the head of this file)
+
+    tgt, y : (T, N, d_model)      memory : (S, N, d_model); batch_first and without a batch as in the encoder's layer
+    tgt_mask, tgt_key_padding_mask, tgt_is_causal : attn_mask, key_padding_mask, is_causal of the self-attention
+    memory_mask, memory_key_padding_mask, memory_is_causal : those of the attention to the memory
+    The arguments are those of TransformerEncoderLayer. backward returns (dtgt, dmemory).
+    Inside: self_attn, multihead_attn, linear1, linear2, norm1, norm2, norm3
+    Vaswani et al. 2017, arXiv:1706.03762, fig. 1
+    """
+
+    blocks = 3
+    multihead_attn: MultiheadAttention
+    norm3: LayerNorm
+
+    @all_or_nothing
+    def forward(
+        self,
+        tgt: ArrayLike,
+        memory: ArrayLike,
+        tgt_mask: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        tgt_key_padding_mask: ArrayLike | None = None,
+        memory_key_padding_mask: ArrayLike | None = None,
+        tgt_is_causal: bool = False,
+        memory_is_causal: bool = False,
+    ) -> Array:
+        x, m = (self.input(each, self.linear1.weight.dtype) for each in (tgt, memory))
+
+        def attend_to_memory(x: Array) -> Array:
+            padding, mask, causal = memory_key_padding_mask, memory_mask, memory_is_causal
+            return self.dropout2.forward(self.multihead_attn.forward(x, m, m, padding, False, mask, is_causal=causal))
+
+        x = self.step(self.norm1, x, self.attend(tgt_mask, tgt_key_padding_mask, tgt_is_causal))
+        x = self.step(self.norm2, x, attend_to_memory)
+        x = self.step(self.norm3, x, self.feed_forward)
+        self.save(out=x)
+        return x
+
+    def backward(self, dout: Any) -> tuple[Array, Array]:
+        dout = self.upstream(dout)
+        self.saved()
+        dmemory = None
+
+        def attend_to_memory_back(dy: Array) -> Array:
+            nonlocal dmemory
+            dquery, dkey, dvalue = self.multihead_attn.backward(self.dropout2.backward(dy))
+            dmemory = dkey + dvalue
+            return dquery
+
+        dout = self.step_back(self.norm3, dout, self.feed_forward_back)
+        dout = self.step_back(self.norm2, dout, attend_to_memory_back)
+        return self.step_back(self.norm1, dout, self.attend_back), np.asarray(dmemory)
+
+
+class _Stack(Layer):
+    """What TransformerEncoder and TransformerDecoder share: copies of a layer, then a norm."""
+
+    def __init__(self, layer: Layer, num_layers: int, norm: Layer | None) -> None:
+        for each in (layer, *(() if norm is None else (norm,))):
+            if not isinstance(each, Layer):
+                raise TypeError(f"{type(self).__name__}: expected a Layer, got {each!r}")
+        self.num_layers = whole(self, "num_layers", num_layers)
+        self.layers = clones(layer, num_layers)
+        self.norm = norm
+
+    def __repr__(self) -> str:
+        norm = "" if self.norm is None else f", {self.norm!r}"
+        return f"{type(self).__name__}({self.layers[0]!r}, {self.num_layers}{norm})"
+
+
+class TransformerEncoder(_Stack):
+    """Layers of an encoder, one after the other, and a normalization at the end.
+
+        y = norm(layer_n(... layer_1(src)))
+
+    src, y : as the layers take them: see TransformerEncoderLayer
+    mask, src_key_padding_mask, is_causal : handed on to every layer
+    encoder_layer : is copied num_layers times, so all start from the same numbers, as in torch
+    norm : a Layer for the output, LayerNorm(d_model), say, or None
+    enable_nested_tensor, mask_check : torch's, about its own fast path; they change nothing here
+    Vaswani et al. 2017, arXiv:1706.03762, sec. 3.1
+    """
+
+    def __init__(
+        self,
+        encoder_layer: Layer,
+        num_layers: int,
+        norm: Layer | None = None,
+        enable_nested_tensor: bool = True,
+        mask_check: bool = True,
+    ) -> None:
+        super().__init__(encoder_layer, num_layers, norm)
+        self.enable_nested_tensor = enable_nested_tensor
+        self.mask_check = mask_check
+
+    @all_or_nothing
+    def forward(
+        self,
+        src: ArrayLike,
+        mask: ArrayLike | None = None,
+        src_key_padding_mask: ArrayLike | None = None,
+        is_causal: bool | None = None,
+    ) -> Array:
+        options: dict[str, Any] = {"src_mask": mask, "src_key_padding_mask": src_key_padding_mask}
+        y: Any = src
+        for layer in self.layers:
+            y = layer.forward(y, **options, is_causal=bool(is_causal))
+        return y if self.norm is None else self.norm.forward(y)
+
+    def backward(self, dout: Any) -> Array:
+        if self.norm is not None:
+            dout = self.norm.backward(dout)
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+        return dout
+
+
+class TransformerDecoder(_Stack):
+    """Layers of a decoder, one after the other, each looking at the same memory, and a normalization at the end.
+
+        y = norm(layer_n(... layer_1(tgt, memory)..., memory))
+        dmemory = the sum over the layers
+
+    tgt, memory, y : as the layers take them: see TransformerDecoderLayer
+    The masks and is_causal flags are handed on to every layer; decoder_layer, num_layers and norm are as in
+    TransformerEncoder. backward returns (dtgt, dmemory).
+    Vaswani et al. 2017, arXiv:1706.03762, sec. 3.1
+    """
+
+    def __init__(self, decoder_layer: Layer, num_layers: int, norm: Layer | None = None) -> None:
+        super().__init__(decoder_layer, num_layers, norm)
+
+    @all_or_nothing
+    def forward(
+        self,
+        tgt: ArrayLike,
+        memory: ArrayLike,
+        tgt_mask: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        tgt_key_padding_mask: ArrayLike | None = None,
+        memory_key_padding_mask: ArrayLike | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Array:
+        masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
+        y: Any = tgt
+        for layer in self.layers:
+            y = layer.forward(y, memory, *masks, bool(tgt_is_causal), memory_is_causal)
+        return y if self.norm is None else self.norm.forward(y)
+
+    def backward(self, dout: Any) -> tuple[Array, Array]:
+        if self.norm is not None:
+            dout = self.norm.backward(dout)
+        dmemories = []
+        for layer in reversed(self.layers):
+            dout, dmemory = layer.backward(dout)
+            dmemories.append(dmemory)
+        return dout, np.asarray(sum(dmemories[1:], start=dmemories[0]))
+
+
+class Transformer(Layer):
+    """Encoder and decoder: one sequence in, another one out.
+
+        memory = encoder(src),    y = decoder(tgt, memory)
+        dtgt, dmemory = ddecoder(dout),    dsrc = dencoder(dmemory)
+
+    src : (S, N, d_model)      tgt, y : (T, N, d_model); batch_first and without a batch as in the layers
+    src_mask, tgt_mask, memory_mask, ..._key_padding_mask, ..._is_causal : to the encoder's self-attention, the
+        decoder's, and the decoder's attention to the memory; see MultiheadAttention.
+        `generate_square_subsequent_mask(T)` makes the tgt_mask that hides the future.
+    custom_encoder, custom_decoder : Layers to be used instead, called as TransformerEncoder and -Decoder are here
+    The other arguments are those of TransformerEncoderLayer. backward returns (dsrc, dtgt).
+    Every matrix starts Xavier-uniform, as in torch. There are no embeddings, position encodings or output layer.
+    Vaswani et al. 2017, arXiv:1706.03762
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        custom_encoder: Layer | None = None,
+        custom_decoder: Layer | None = None,
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.d_model = whole(self, "d_model", d_model)
+        self.nhead = whole(self, "nhead", nhead)
+        self.batch_first = batch_first
+        rng = np.random.default_rng(rng)
+        inner = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
+        self.encoder = custom_encoder
+        if custom_encoder is None:
+            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
+            layer: Layer = TransformerEncoderLayer(*inner, rng=rng, dtype=dtype)
+            self.encoder = TransformerEncoder(layer, num_encoder_layers, norm)
+        self.decoder = custom_decoder
+        if custom_decoder is None:
+            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
+            layer = TransformerDecoderLayer(*inner, rng=rng, dtype=dtype)
+            self.decoder = TransformerDecoder(layer, num_decoder_layers, norm)
+        for parameter in self.parameters():
+            if parameter.data.ndim > 1:
+                bound = xavier_bound(parameter.shape)
+                parameter.data[...] = rng.uniform(-bound, bound, parameter.shape)
+
+    @all_or_nothing
+    def forward(
+        self,
+        src: ArrayLike,
+        tgt: ArrayLike,
+        src_mask: ArrayLike | None = None,
+        tgt_mask: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        src_key_padding_mask: ArrayLike | None = None,
+        tgt_key_padding_mask: ArrayLike | None = None,
+        memory_key_padding_mask: ArrayLike | None = None,
+        src_is_causal: bool | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Array:
+        x, z = self.array(src), self.array(tgt)
+        axis = 0 if self.batch_first else 1
+        fits = x.ndim == z.ndim in (2, 3) and x.shape[-1] == z.shape[-1] == self.d_model
+        if not fits or (x.ndim == 3 and x.shape[axis] != z.shape[axis]):
+            axes = "(N, {}, {})" if self.batch_first else "({}, N, {})"
+            wanted = " and ".join(axes.format(size, self.d_model) for size in "ST")
+            self.reject(f"src and tgt of shapes {wanted}, or both without N", f"{x.shape} and {z.shape}")
+        memory = self.encoder.forward(
+            x, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal
+        )
+        return self.decoder.forward(
+            z,
+            memory,
+            tgt_mask=tgt_mask,
+            memory_mask=memory_mask,
+            tgt_key_padding_mask=tgt_key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask,
+            tgt_is_causal=tgt_is_causal,
+            memory_is_causal=memory_is_causal,
+        )
+
+    def backward(self, dout: Any) -> tuple[Array, Array]:
+        dtgt, dmemory = self.decoder.backward(dout)
+        return self.encoder.backward(dmemory), dtgt
+
+    @staticmethod
+    def generate_square_subsequent_mask(sz: int, dtype: DTypeLike = np.float32) -> Array:
+        """The mask (sz, sz) that hides the future: 0 where column <= row, -inf after it."""
+        return np.where(np.tri(sz, dtype=bool), 0, -np.inf).astype(dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.encoder!r}, {self.decoder!r})"
+
+
+# ---------------------------------------------------------------------- what they need
+
+
+def clones(layer: L, n: int) -> list[L]:
+    """N copies of a layer, each with parameters of its own; they share its random generators.
+
+    Copied generators would make every layer drop the same units.
+    """
+    generators = {
+        id(g): g for each in layer.modules() for g in vars(each).values() if isinstance(g, np.random.Generator)
+    }
+    copies = [copy.deepcopy(layer, dict(generators)) for _ in range(n)]
+    for each in copies:
+        each.zero_grad()
+    return copies
+
+
+def activation_layer(owner: Layer, activation: Activation) -> Layer:
+    """The Layer that an activation argument means: a name, a Layer, or what makes one."""
+    if isinstance(activation, Layer):
+        return activation
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
+    if name in ("relu", "gelu"):
+        made = getattr(activations, {"relu": "ReLU", "gelu": "GELU"}[name])()
+    else:
+        made = activation() if callable(activation) and not isinstance(activation, str) else None
+    if not isinstance(made, Layer):
+        wanted = "'relu', 'gelu', a Layer or a class of them"
+        raise ValueError(f"{type(owner).__name__}: expected activation to be {wanted}, got {activation!r}")
+    return made
