@@ -9,7 +9,7 @@ from backhand.layers.adaptive import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
-from backhand.layers.attention import MultiheadAttention, ScaledDotProductAttention
+from backhand.layers.attention import ScaledDotProductAttention
 from backhand.layers.base import Layer, LayerError, Parameter
 from backhand.layers.batch_norm import (
     BatchNorm1d,
@@ -25,12 +25,14 @@ from backhand.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, Con
 from backhand.layers.distance import CosineSimilarity, PairwiseDistance
 from backhand.layers.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from backhand.layers.embedding import Embedding, EmbeddingBag
+from backhand.layers.encoder_decoder import Transformer, TransformerDecoder, TransformerEncoder
 from backhand.layers.fold import Fold, Unfold
 from backhand.layers.gated import GELU, GLU, Mish, SiLU
 from backhand.layers.gates import Add, AddConstant, Copy, Exp, Max, Multiply, MultiplyConstant, Negate, Reciprocal
 from backhand.layers.linear import Bilinear, Linear
 from backhand.layers.local_response_norm import LocalResponseNorm
 from backhand.layers.lp_pooling import LPPool1d, LPPool2d, LPPool3d
+from backhand.layers.multihead import MultiheadAttention
 from backhand.layers.normalization import GroupNorm, LayerNorm, RMSNorm
 from backhand.layers.pads import (
     CircularPad1d,
@@ -50,6 +52,7 @@ from backhand.layers.pads import (
     ZeroPad3d,
 )
 from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from backhand.layers.positional import RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from backhand.layers.rectifiers import (
     Hardshrink,
     Hardsigmoid,
@@ -75,13 +78,7 @@ from backhand.layers.shape import (
     Unflatten,
 )
 from backhand.layers.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
-from backhand.layers.transformer import (
-    Transformer,
-    TransformerDecoder,
-    TransformerDecoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayer,
-)
+from backhand.layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from backhand.layers.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from backhand.layers.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
@@ -188,9 +185,11 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "RotaryPositionalEncoding",
     "ScaledDotProductAttention",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositionalEncoding",
     "Softmax",
     "Softmax2d",
     "Softmin",

@@ -32,6 +32,8 @@ def _to_torch(value: Any) -> Any:
     """An argument for torch: arrays as tensors, our layers as their twins."""
     if isinstance(value, Layer):
         return _counterpart(value, torch.nn)
+    if isinstance(value, type):  # a class of activations
+        return getattr(torch.nn, value.__name__)()
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
 

@@ -108,4 +108,6 @@ def _fill(rng: np.random.Generator, spec: Any) -> Any:
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, type):
+        return value.__name__
     return f"array{value.shape}" if isinstance(value, np.ndarray) else str(value)
