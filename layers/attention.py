@@ -129,7 +129,7 @@ class ScaledDotProductAttention(Layer):
         if self.is_causal:
             if attn_mask is not None:
                 self.reject("no attn_mask with is_causal=True", "one")
-            return additive(self, "attn_mask", np.tri(*shape[-2:]) == 0, dtype)
+            return additive(self, "attn_mask", np.tri(shape[-2], shape[-1]) == 0, dtype)
         if attn_mask is None:
             return None
         given = np.asarray(attn_mask)
