@@ -159,7 +159,16 @@ class Transformer(Layer):
     ) -> None:
         self.d_model = whole(self, "d_model", d_model)
         self.nhead = whole(self, "nhead", nhead)
+        self.num_encoder_layers = num_encoder_layers
+        self.num_decoder_layers = num_decoder_layers
+        self.dim_feedforward = dim_feedforward
+        self.dropout = dropout
+        if isinstance(activation, str):  # a Layer kept here would count as one more inner layer
+            self.activation = activation
+        self.layer_norm_eps = layer_norm_eps
         self.batch_first = batch_first
+        self.norm_first = norm_first
+        self.bias = bias
         rng = np.random.default_rng(rng)
         inner = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
         self.encoder: Any = custom_encoder
@@ -221,9 +230,6 @@ class Transformer(Layer):
     def generate_square_subsequent_mask(sz: int, dtype: DTypeLike = np.float32) -> Array:
         """The mask (sz, sz) that hides the future: 0 where column <= row, -inf after it."""
         return np.where(np.tri(sz) > 0, 0, -np.inf).astype(dtype)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.encoder!r}, {self.decoder!r})"
 
 
 # ---------------------------------------------------------------------- what they need

@@ -152,6 +152,11 @@ class MultiheadAttention(Layer):
         dquery, dkey, dvalue = gradients
         return dquery, dkey, dvalue
 
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        given = self.in_proj_weight is None  # else kdim and vdim are embed_dim, which None says too
+        return text if given else text.replace(f", kdim={self.kdim}, vdim={self.vdim}", "")
+
     # ------------------------------------------------------------------ axes
 
     def _batch_first(self, x: Array, batched: bool) -> Array:

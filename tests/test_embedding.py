@@ -1,4 +1,4 @@
-"""What the table of cases cannot say of Embedding and EmbeddingBag: how they start, what they refuse, what they change."""
+"""What the table of cases cannot say of the lookup tables: how they start, what they refuse, what they change."""
 
 import numpy as np
 import pytest
