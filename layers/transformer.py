@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers import activations
 from backhand.layers.base import Array, Layer, all_or_nothing
 from backhand.layers.dropout import Dropout
 from backhand.layers.linear import Linear
@@ -239,7 +238,9 @@ def activation_layer(owner: Layer, activation: Activation) -> Layer:
         return activation
     name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
     if name in ("relu", "gelu"):
-        made = getattr(activations, {"relu": "ReLU", "gelu": "GELU"}[name])()
+        import backhand.layers as layers  # here, because the package imports this file
+
+        made = getattr(layers, {"relu": "ReLU", "gelu": "GELU"}[name])()
     else:
         made = activation() if callable(activation) and not isinstance(activation, str) else None
     if not isinstance(made, Layer):
