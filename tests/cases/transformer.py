@@ -19,7 +19,6 @@ from tests.cases.attention import flags, numbers
 D, HEADS, WIDE = 4, 2, 5  # d_model, nhead, dim_feedforward
 N, S, T = 2, 3, 4
 SIZES = {"d_model": D, "nhead": HEADS, "dim_feedforward": WIDE}
-DEAD = np.array([True, False, False])  # all keys but one; with its complement as attn_mask, nothing is left
 
 
 def shape(length, batch_first, batched=True):
@@ -49,13 +48,15 @@ TGT_MASKS = [
 
 def layers(cls, lengths, masks):
     """A layer with every argument, with and without a batch."""
-    choices = itertools.product(["relu", "gelu", Tanh], [1e-5, 0.1], [True, False], [True, False], [True, False], masks)
-    for activation, eps, batch_first, norm_first, bias, options in choices:
+    choices = itertools.product(["relu", "gelu", Tanh], [True, False], [True, False], [True, False], masks)
+    for activation, batch_first, norm_first, bias, options in choices:
+        if activation is Tanh and options:
+            continue
         kwargs = {
             **SIZES,
             "dropout": 0.0,
             "activation": activation,
-            "layer_norm_eps": eps,
+            "layer_norm_eps": 1e-5 if batch_first == bias else 0.1,
             "batch_first": batch_first,
             "norm_first": norm_first,
             "bias": bias,
