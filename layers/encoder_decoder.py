@@ -87,7 +87,8 @@ class TransformerDecoder(_Stack):
 
     tgt, memory, y : as the layers take them: see TransformerDecoderLayer
     The masks and is_causal flags are handed on to every layer; decoder_layer, num_layers and norm are as in
-    TransformerEncoder. backward returns (dtgt, dmemory).
+    TransformerEncoder. backward returns (dtgt, dmemory). In the copies that PyTorch makes, an activation that is a
+    module turns into relu; here the copies have the activation of the original.
     Vaswani et al. 2017, arXiv:1706.03762, sec. 3.1
     """
 
