@@ -132,7 +132,7 @@ class ScaledDotProductAttention(Layer):
             return additive(self, "attn_mask", np.tri(shape[-2], shape[-1]) == 0, dtype)
         if attn_mask is None:
             return None
-        given = np.asarray(attn_mask)
+        given = self.array(attn_mask)
         mask = additive(self, "attn_mask", ~given if given.dtype == bool else given, dtype)
         if not broadcasts_to(mask.shape, shape):
             self.reject(f"attn_mask that broadcasts to {shape}", mask.shape)

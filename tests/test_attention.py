@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from backhand.layers import LayerError, MultiheadAttention, ScaledDotProductAttention
+from backhand.inspection import check_gradients, check_layer
+from backhand.layers import Layer, LayerError, MultiheadAttention, ScaledDotProductAttention
 from tests.cases.attention import CAUSAL, DEAD, HEADS, MASKS, E, L, N, S, flags, numbers, shapes
 from tests.conftest import need
 
@@ -65,6 +66,30 @@ def test_self_attention_has_three_gradients_that_add():
     step = 1e-6 * numbers(L, E, seed=9)
     numeric = ((layer.eval()(x + step, x + step, x + step) - layer(x - step, x - step, x - step)) / 2 * dout).sum()
     np.testing.assert_allclose((together * step).sum(), numeric, rtol=1e-6)
+
+
+class Masked(Layer):
+    """A layer with its masks, as a function of what has a gradient."""
+
+    def __init__(self, layer, options):
+        self.layer, self.options = layer, options
+
+    def forward(self, *x):
+        return self.layer.forward(*x, **self.options)
+
+    def backward(self, dout):
+        return self.layer.backward(dout)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_against_central_differences(kind):
+    more = {"add_bias_kv": True, "add_zero_attn": True} if kind in ("both", "causal") else {}
+    layer = MultiheadAttention(E, HEADS, 0.3, batch_first=True, rng=0, **more)
+    report = check_gradients(Masked(layer, {**MASKS[kind], "need_weights": False}), *inputs())
+    assert report, report
+    mask = MASKS[kind].get("attn_mask")
+    if mask is not None and mask.ndim == 2:
+        check_layer(Masked(ScaledDotProductAttention(), {"attn_mask": mask}), *inputs())
 
 
 def test_none_and_wrong_gradients_from_above():
