@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, LayerError, members
+from backhand.layers.base import Layer, LayerError, members
+from backhand.layers.parameter import Array
 from backhand.losses.base import Loss
 
 # Relative error, from the CS231n notes (https://cs231n.github.io/neural-networks-3/#gradcheck).

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backhand.inspection import style
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

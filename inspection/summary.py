@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, Parameter, members
+from backhand.layers.base import Layer, members
+from backhand.layers.parameter import Array, Parameter
 
 
 @dataclass

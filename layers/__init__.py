@@ -10,7 +10,7 @@ from backhand.layers.adaptive import (
     AdaptiveMaxPool3d,
 )
 from backhand.layers.attention import ScaledDotProductAttention
-from backhand.layers.base import Layer, LayerError, Parameter
+from backhand.layers.base import Layer, LayerError
 from backhand.layers.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -51,6 +51,7 @@ from backhand.layers.pads import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from backhand.layers.parameter import Parameter
 from backhand.layers.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from backhand.layers.positional import RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from backhand.layers.rectifiers import (

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, within
+from backhand.layers.arguments import within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 class Elementwise(Layer):

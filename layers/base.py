@@ -8,15 +8,16 @@ the gradient by the input (the downstream).
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-Array = NDArray[Any]
+from backhand.layers.arguments import constructor_arguments
+from backhand.layers.parameter import Array, Parameter
+
 L = TypeVar("L", bound="Layer")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,44 +40,6 @@ class LayerError(ValueError):
         if "\n" in name:
             name = type(self.layer).__name__
         return f"{name}{f' at {self.where!r}' if self.where else ''}: {self.problem}"
-
-
-class Parameter:
-    """A learnable array and the gradient that accumulates for it.
-
-    data, grad : the same shape and dtype; a backward does `parameter.grad += ...`, never `=`
-    requires_grad : False freezes it: optimizers and clipping leave it alone (its gradient is still computed)
-    """
-
-    __slots__ = ("data", "grad", "requires_grad")
-
-    def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
-        array = np.array(data)
-        self.data: Array = array if array.dtype.kind == "f" else array.astype(np.float32)
-        self.grad: Array = np.zeros(self.data.shape, self.data.dtype)
-        self.requires_grad = requires_grad
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the data, and so of the gradient."""
-        return self.data.shape
-
-    @property
-    def size(self) -> int:
-        """How many numbers it holds."""
-        return self.data.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype that its layer computes in."""
-        return self.data.dtype
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return self.data if dtype is None else self.data.astype(dtype)
-
-    def __repr__(self) -> str:
-        frozen = "" if self.requires_grad else ", requires_grad=False"
-        return f"Parameter({self.data!r}{frozen})"
 
 
 class IncompatibleKeys(NamedTuple):
@@ -395,7 +358,7 @@ class Layer:
     # ------------------------------------------------------------------ how it prints
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(_constructor_arguments(self))})"
+        return f"{type(self).__name__}({', '.join(constructor_arguments(self))})"
 
 
 @all_or_nothing
@@ -426,74 +389,9 @@ def _signature(out: Any) -> Any:
     return [_signature(y) for y in out] if type(out) is tuple else (out.shape, out.dtype)
 
 
-def _constructor_arguments(layer: Layer) -> Iterator[str]:
-    """The arguments of the constructor call, read back from the attributes of the same names."""
-    for argument in inspect.signature(type(layer)).parameters.values():
-        if argument.name == "dtype":
-            kinds = [p.dtype for p in layer.parameters()]
-            if kinds and kinds[0] != np.float32:
-                yield f"dtype={str(kinds[0])!r}"
-            continue
-        if argument.name == "rng" or not hasattr(layer, argument.name):
-            continue
-        value = getattr(layer, argument.name)
-        if isinstance(argument.default, bool) and (value is None or isinstance(value, Parameter)):
-            value = value is not None  # bias=True became a Parameter
-        shown = value.__name__ if isinstance(value, type) else repr(value)
-        if argument.kind is argument.VAR_POSITIONAL:
-            yield from map(repr, value)
-        elif argument.default is argument.empty:
-            yield shown
-        elif not _same(value, argument.default):
-            yield f"{argument.name}={shown}"
-
-
-def _same(value: object, default: object) -> bool:
-    try:
-        return bool(value == default)
-    except ValueError:  # an array against None
-        return False
-
-
 def _describe(x: object) -> str:
     if isinstance(x, (tuple, list)):
         return f"a {type(x).__name__} of {len(x)}"
     if isinstance(x, np.ndarray):
         return f"an array of shape {x.shape}"
     return f"a {type(x).__name__}"
-
-
-# ---------------------------------------------------------------------- checking constructor arguments
-
-
-def whole(layer: Layer, name: str, value: Any, least: float = 1) -> int:
-    """`value` as an int of at least `least` (-inf: any), or the error that says so."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
-        known = {0: "an integer, 0 or more", 1: "a positive integer", -np.inf: "an integer"}
-        kind = known.get(least, f"an integer >= {least}")
-        raise ValueError(f"{type(layer).__name__}: expected {name} to be {kind}, got {value!r}")
-    return int(value)
-
-
-def whole_tuple(layer: Layer, name: str, value: Any, n: int, least: float = 1) -> tuple[int, ...]:
-    """`value`, an int or `n` of them, as a tuple of n ints of at least `least`, or the error that says so."""
-    items = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
-    if len(items) == 1:
-        items = items * n
-    if len(items) != n:
-        raise ValueError(f"{type(layer).__name__}: expected {name} to be an integer or {n} of them, got {value!r}")
-    return tuple(whole(layer, name, item, least) for item in items)
-
-
-def within(layer: Layer, name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a number in [low, high], or the error that says so."""
-    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        raise ValueError(f"{type(layer).__name__}: expected {name} in [{low:g}, {high:g}], got {value!r}")
-    return float(value)
-
-
-def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:
-    """A Parameter drawn from U(-bound, bound): what torch's layers start from."""
-    if np.dtype(dtype).kind != "f":
-        raise ValueError(f"expected a float dtype, got {np.dtype(dtype)}")
-    return Parameter(rng.uniform(-bound, bound, shape).astype(dtype))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, Parameter, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.base import Layer
 from backhand.layers.normalization import (
     Axes,
     centre,
@@ -21,6 +22,7 @@ from backhand.layers.normalization import (
     standardize_backward,
     total,
 )
+from backhand.layers.parameter import Array, Parameter, float_dtype
 
 
 class _TrackingNorm(Layer):
@@ -47,6 +49,7 @@ class _TrackingNorm(Layer):
             raise ValueError(f"{type(self).__name__}: expected eps > 0, got {eps!r}")
         self.momentum = None if momentum is None else within(self, "momentum", momentum, -np.inf, np.inf)
         self.affine = affine
+        dtype = float_dtype(dtype)
         self.track_running_stats = track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Parameter, whole
+from backhand.layers.arguments import whole
+from backhand.layers.parameter import Array, Parameter
 from backhand.layers.recurrence import Recurrence, States, features, flag
 
 

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.base import Array, Layer, uniform, whole, whole_tuple
+from backhand.layers.arguments import whole, whole_tuple
+from backhand.layers.base import Layer
 from backhand.layers.padding import Pads, pad, unpad
+from backhand.layers.parameter import Array, uniform
 from backhand.layers.windows import Sizes, Windows
 
 # The batch is worked through in chunks of so many bytes of columns, which stay in a core's cache.

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, whole_tuple
+from backhand.layers.arguments import whole_tuple
 from backhand.layers.columns import ColumnsNd
 from backhand.layers.padding import MODES, Pads, check_pads
+from backhand.layers.parameter import Array
 from backhand.layers.windows import Sizes, check_image
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, within
+from backhand.layers.arguments import within
 from backhand.layers.gates import Gate, unbroadcast
+from backhand.layers.parameter import Array
 
 
 class _Pairwise(Gate):

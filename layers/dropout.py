@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import SELU_ALPHA, SELU_SCALE
-from backhand.layers.base import Array, Layer, within
+from backhand.layers.arguments import within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 class Dropout(Layer):

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, Parameter, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, Parameter, float_dtype
 
 T = TypeVar("T", bound="_Table")
 
@@ -53,7 +55,7 @@ class _Table(Layer):
             rows = np.random.default_rng(rng).standard_normal((self.num_embeddings, self.embedding_dim))
             if self.padding_idx is not None:
                 rows[self.padding_idx] = 0
-            self.weight = Parameter(rows.astype(dtype))
+            self.weight = Parameter(rows.astype(float_dtype(dtype)))
         else:
             self.weight = Parameter(weight)
             if self.weight.shape != (self.num_embeddings, self.embedding_dim):

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, all_or_nothing, whole
+from backhand.layers.arguments import whole
+from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.multihead import xavier_bound
 from backhand.layers.normalization import LayerNorm
+from backhand.layers.parameter import Array
 from backhand.layers.transformer import Activation, TransformerDecoderLayer, TransformerEncoderLayer
 
 L = TypeVar("L", bound=Layer)

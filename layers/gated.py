@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import Elementwise, sigmoid
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 from backhand.layers.special import erf
 
 

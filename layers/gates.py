@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import Elementwise
-from backhand.layers.base import Array, Layer, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:

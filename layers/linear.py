@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, uniform, whole
+from backhand.layers.arguments import whole
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, uniform
 
 
 class Linear(Layer):

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, whole_tuple, within
+from backhand.layers.arguments import whole_tuple, within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 from backhand.layers.pooling import (
     AvgPool1d,
     AvgPool2d,

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from backhand.layers.arguments import whole, within
 from backhand.layers.attention import ScaledDotProductAttention, additive
-from backhand.layers.base import Array, Layer, Parameter, all_or_nothing, uniform, whole, within
+from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.linear import Linear
+from backhand.layers.parameter import Array, Parameter, uniform
 
 
 class MultiheadAttention(Layer):

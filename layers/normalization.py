@@ -28,7 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, Parameter, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, Parameter, float_dtype
 
 Axes = tuple[int, ...]
 
@@ -62,6 +64,7 @@ class LayerNorm(Layer):
         self.normalized_shape = sizes_of(self, normalized_shape)
         self.eps = within(self, "eps", eps, -np.inf, np.inf)
         self.elementwise_affine = elementwise_affine
+        dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(self.normalized_shape, dtype)) if elementwise_affine and bias else None
 
@@ -120,6 +123,7 @@ class RMSNorm(Layer):
         self.normalized_shape = sizes_of(self, normalized_shape)
         self.eps = None if eps is None else within(self, "eps", eps, -np.inf, np.inf)
         self.elementwise_affine = elementwise_affine
+        dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
 
     @quiet
@@ -181,6 +185,7 @@ class GroupNorm(Layer):
             )
         self.eps = within(self, "eps", eps, -np.inf, np.inf)
         self.affine = affine
+        dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 Pads = tuple[tuple[int, int], ...]  # (before, after) for each axis; a negative amount crops

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, whole_tuple, within
+from backhand.layers.arguments import whole_tuple, within
+from backhand.layers.base import Layer
 from backhand.layers.padding import Pads, check_pads, pad, unpad
+from backhand.layers.parameter import Array
 from backhand.layers.windows import check_image
 
 Amounts = int | tuple[int, ...]

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, whole_tuple
+from backhand.layers.arguments import whole_tuple
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 from backhand.layers.windows import Index, Sizes, Windows, check_image, each
 
 IntOrTuple = int | tuple[int, ...]

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.activations import Elementwise
-from backhand.layers.base import Array, Layer, Parameter, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, Parameter, float_dtype
 
 
 class ReLU(Elementwise):
@@ -86,7 +88,7 @@ class PReLU(Layer):
     def __init__(self, num_parameters: int = 1, init: float = 0.25, *, dtype: DTypeLike = np.float32) -> None:
         self.num_parameters = whole(self, "num_parameters", num_parameters)
         self.init = init
-        self.weight = Parameter(np.full(num_parameters, init, dtype))
+        self.weight = Parameter(np.full(num_parameters, init, float_dtype(dtype)))
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.weight.dtype)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, Parameter, uniform
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, Parameter, uniform
 
 Spans = list[tuple[int, int]]
 States = tuple[Array, ...]  # (h,), or (h, c)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, whole, within
+from backhand.layers.arguments import whole, within
 from backhand.layers.cells import ElmanStep, GRUStep, LSTMStep
 from backhand.layers.dropout import Dropout
+from backhand.layers.parameter import Array
 from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, features, flag
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, whole
+from backhand.layers.arguments import whole
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 class Identity(Layer):

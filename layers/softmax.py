@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 class Softmax(Layer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 
 # erf(x) = x P(x^2) / Q(x^2) below a bound, and +-1 beyond it, where erf is 1 to the precision. Coefficients of
 # P and Q from the constant up: the rational function that meets erf(x)/x at the Chebyshev points in x^2,

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.base import Array, Layer, all_or_nothing
+from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.dropout import Dropout
 from backhand.layers.linear import Linear
 from backhand.layers.multihead import MultiheadAttention
 from backhand.layers.normalization import LayerNorm
+from backhand.layers.parameter import Array
 
 Activation = str | Layer | Callable[..., Any]
 

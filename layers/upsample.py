@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.adaptive import average_cells, spread_cells
-from backhand.layers.base import Array, Layer, whole_tuple
+from backhand.layers.arguments import whole_tuple
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 from backhand.layers.windows import AXES, Sizes, each
 
 # The numbers of spatial axes that each mode takes.

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Layer
 from backhand.layers.padding import Pads
+from backhand.layers.parameter import Array
 
 Sizes = tuple[int, ...]
 Index = tuple[Any, ...]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, within
+from backhand.layers.arguments import within
+from backhand.layers.base import Layer
 from backhand.layers.gates import unbroadcast
+from backhand.layers.parameter import Array
 
 TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
 

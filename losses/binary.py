@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 from backhand.losses.base import TINY, Loss, Pointwise, weight_for, weights
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, whole, within
+from backhand.layers.arguments import whole, within
+from backhand.layers.parameter import Array
 from backhand.layers.softmax import log_softmax
 from backhand.losses.base import Loss, summed, weights
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 from backhand.layers.softmax import log_softmax
 from backhand.losses.base import Loss, positive
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, whole
+from backhand.layers.arguments import whole
+from backhand.layers.parameter import Array
 from backhand.losses.base import Loss
 
 

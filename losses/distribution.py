@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array
 from backhand.layers.gates import unbroadcast
+from backhand.layers.parameter import Array
 from backhand.losses.base import Loss, Pointwise, number
 
 

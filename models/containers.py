@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.base import Array, Layer, all_or_nothing, whole
+from backhand.layers.arguments import whole
+from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.parameter import Array
 
 
 class Container(Layer):
@@ -34,6 +36,8 @@ class Sequential(Container):
 
         y = f_n(... f_2(f_1(x)))
         dx = df_1(... df_n(dout)),    the chain rule: each layer's downstream is the next one's upstream
+
+    x : what the first layer takes      y : what the last one gives
 
     Sequential(Linear(784, 10), Softmax(1)), or by name: Sequential({"fc": Linear(784, 10), ...}); names are then
     used in state_dict. A tuple that one layer returns is spread over the arguments of the next.

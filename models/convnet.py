@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.base import Layer, whole, whole_tuple
+from backhand.layers.arguments import whole, whole_tuple
+from backhand.layers.base import Layer
 from backhand.layers.batch_norm import BatchNorm2d
 from backhand.layers.conv import Conv2d
 from backhand.layers.linear import Linear

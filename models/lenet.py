@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.base import Layer, whole
+from backhand.layers.arguments import whole
+from backhand.layers.base import Layer
 from backhand.layers.conv import Conv2d
 from backhand.layers.linear import Linear
 from backhand.layers.pooling import MaxPool2d

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.base import Layer, within
+from backhand.layers.arguments import within
+from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.linear import Linear
 from backhand.layers.rectifiers import ReLU

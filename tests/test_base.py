@@ -9,18 +9,26 @@ import numpy as np
 import pytest
 
 from backhand.layers import (
+    LSTM,
     Add,
     AddConstant,
+    BatchNorm1d,
+    Conv2d,
     Copy,
+    Embedding,
     Flatten,
+    GroupNorm,
     Identity,
     Layer,
     LayerError,
+    LayerNorm,
     Linear,
     Max,
+    MultiheadAttention,
     Multiply,
     MultiplyConstant,
     Parameter,
+    PReLU,
     ReLU,
     Tanh,
 )
@@ -445,8 +453,22 @@ def test_layers_in_nested_lists_are_found_and_cycles_end():
 
 
 def test_an_int_dtype_is_refused():
-    with pytest.raises(ValueError, match="float dtype, got int"):
-        Linear(3, 2, dtype="int32")
+    makers = (
+        lambda d: Linear(3, 2, dtype=d),
+        lambda d: BatchNorm1d(3, dtype=d),
+        lambda d: LayerNorm(3, dtype=d),
+        lambda d: Conv2d(1, 2, 3, dtype=d),
+        lambda d: BatchNorm1d(3, affine=False, dtype=d),
+        lambda d: LSTM(2, 3, dtype=d),
+        lambda d: Embedding(3, 2, dtype=d),
+        lambda d: GroupNorm(1, 2, dtype=d),
+        lambda d: MultiheadAttention(4, 2, dtype=d),
+        lambda d: PReLU(dtype=d),
+    )
+    for make in makers:
+        for dtype in ("int32", "complex64", "bool"):
+            with pytest.raises(ValueError, match="float dtype, got"):
+                make(dtype)
 
 
 def test_freezing_and_appending():

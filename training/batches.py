@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 
 Batch = tuple[tuple[Any, ...], Any]  # the inputs of the model, the target
 

@@ -6,7 +6,8 @@ import contextlib
 import os
 from collections.abc import Mapping
 
-from backhand.layers.base import Array, IncompatibleKeys, Layer
+from backhand.layers.base import IncompatibleKeys, Layer
+from backhand.layers.parameter import Array
 
 
 def save_weights(model: Layer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backhand.layers.base import Array, Parameter
+from backhand.layers.parameter import Array, Parameter
 
 
 def clip_grad_norm_(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array
+from backhand.layers.parameter import Array
 
 
 class History:

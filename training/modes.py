@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array
 
 
 @contextlib.contextmanager

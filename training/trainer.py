@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, LayerError, Parameter
+from backhand.layers.base import Layer, LayerError
+from backhand.layers.parameter import Array, Parameter
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
 from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Parameter
+from backhand.layers.parameter import Array, Parameter
 from backhand.training.optimizers.base import Optimizer
 from backhand.training.optimizers.blocks import Block, add_square, descent, lerp, shrink
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Layer, Parameter
+from backhand.layers.base import Layer
+from backhand.layers.parameter import Array, Parameter
 from backhand.training.optimizers.blocks import Block
 
 NOT_NEGATIVE = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Array, Parameter
+from backhand.layers.parameter import Array, Parameter
 
 # Numbers per piece of an update: the handful of vectors that it touches then stay in the cache.
 PIECE = 1 << 15

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.base import Parameter
+from backhand.layers.parameter import Parameter
 from backhand.training.optimizers.base import Optimizer, are_numbers
 from backhand.training.optimizers.blocks import Block
 

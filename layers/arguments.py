@@ -1,0 +1,66 @@
+"""Constructor arguments: checking them, and reading them back for the repr."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from backhand.layers.parameter import Parameter
+
+
+def whole(layer: object, name: str, value: Any, least: float = 1) -> int:
+    """`value` as an int of at least `least` (-inf: any), or the error that says so."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        known = {0: "an integer, 0 or more", 1: "a positive integer", -np.inf: "an integer"}
+        kind = known.get(least, f"an integer >= {least}")
+        raise ValueError(f"{type(layer).__name__}: expected {name} to be {kind}, got {value!r}")
+    return int(value)
+
+
+def whole_tuple(layer: object, name: str, value: Any, n: int, least: float = 1) -> tuple[int, ...]:
+    """`value`, an int or `n` of them, as a tuple of n ints of at least `least`, or the error that says so."""
+    items = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
+    if len(items) == 1:
+        items = items * n
+    if len(items) != n:
+        raise ValueError(f"{type(layer).__name__}: expected {name} to be an integer or {n} of them, got {value!r}")
+    return tuple(whole(layer, name, item, least) for item in items)
+
+
+def within(layer: object, name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a number in [low, high], or the error that says so."""
+    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise ValueError(f"{type(layer).__name__}: expected {name} in [{low:g}, {high:g}], got {value!r}")
+    return float(value)
+
+
+def constructor_arguments(layer: Any) -> Iterator[str]:
+    """The arguments of the constructor call, read back from the attributes of the same names."""
+    for argument in inspect.signature(type(layer)).parameters.values():
+        if argument.name == "dtype":
+            kinds = [p.dtype for p in layer.parameters()]
+            if kinds and kinds[0] != np.float32:
+                yield f"dtype={str(kinds[0])!r}"
+            continue
+        if argument.name == "rng" or not hasattr(layer, argument.name):
+            continue
+        value = getattr(layer, argument.name)
+        if isinstance(argument.default, bool) and (value is None or isinstance(value, Parameter)):
+            value = value is not None  # bias=True became a Parameter
+        shown = value.__name__ if isinstance(value, type) else repr(value)
+        if argument.kind is argument.VAR_POSITIONAL:
+            yield from map(repr, value)
+        elif argument.default is argument.empty:
+            yield shown
+        elif not _same(value, argument.default):
+            yield f"{argument.name}={shown}"
+
+
+def _same(value: object, default: object) -> bool:
+    try:
+        return bool(value == default)
+    except ValueError:  # an array against None
+        return False
