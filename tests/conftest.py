@@ -23,7 +23,8 @@ def need(name):
 def pytest_terminal_summary(terminalreporter):
     parity = sys.modules.get("tests.parity")
     if parity and parity.COUNTS:
-        total, drawn = sum(parity.COUNTS.values()), sum(parity.DRAWN.values())
-        terminalreporter.section(f"agreement with PyTorch: {total} cases agree, {drawn} of them drawn at random")
-        row = "  ".join(f"{name} {n}" for name, n in sorted(parity.COUNTS.items()))
-        terminalreporter.write_line(row)
+        agreed, drawn = parity.COUNTS, sum(parity.DRAWN.values())
+        tried = {name: max(parity.TRIED[name], agreed[name]) for name in parity.TRIED | agreed}
+        total = f"{sum(agreed.values())} of {sum(tried.values())} cases agree, {drawn} of them drawn at random"
+        terminalreporter.section(f"beside PyTorch {total}")
+        terminalreporter.write_line("  ".join(f"{name} {agreed[name]}/{n}" for name, n in sorted(tried.items())))

@@ -17,6 +17,7 @@ TOLERANCE = 1e-9
 OURS = ("rng", "dtype", "return_state")  # arguments that torch does not have
 # Classes whose torch backward rounds a constant of its own to float32 even in float64: 1/6, and 1/alpha.
 ROUNDED_BY_TORCH = {"Hardsigmoid": 1e-7, "CELU": 1e-7}
+TRIED: Counter[str] = Counter()  # how many cases were compared, by class
 COUNTS: Counter[str] = Counter()  # how many cases agreed, by class; the run prints it at its end
 DRAWN: Counter[str] = Counter()  # those of them that hypothesis drew
 
@@ -74,6 +75,7 @@ def compare(ours: Layer, theirs: Any, rounds: list[tuple[Any, dict[str, Any]]], 
     rounds : (positional inputs, keyword inputs) of each pass, as arrays or nested tuples of them; None stays None
     Where torch returns more than we do (LSTM's state, an attention map), what we return is compared with its first.
     """
+    TRIED[type(ours).__name__] += 1
     # strict loading is the test of keys and shapes
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     if list(theirs.state_dict()) != list(ours.state_dict()):

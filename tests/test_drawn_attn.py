@@ -162,6 +162,7 @@ def test_any_plain_attention(data):
         *tensors, None if mask is None else torch.from_numpy(mask), **options
     )
     layer = ScaledDotProductAttention(**options)
+    parity.TRIED["ScaledDotProductAttention"] += 1
     parity.same("forward", layer(q, k, v, mask), wanted, parity.TOLERANCE)
     dout = rng.standard_normal(wanted.shape)
     wanted.backward(torch.from_numpy(dout))

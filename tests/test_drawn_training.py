@@ -104,6 +104,7 @@ def test_drawn_optimizers(name):
     @SETTINGS
     @given(options=st.fixed_dictionaries(OPTIONS[name]), shapes=st.lists(shapes, min_size=1, max_size=3))
     def check(options, shapes):
+        parity.TRIED[name] += 1
         rng = np.random.default_rng(len(shapes))
         ours = [Parameter(rng.standard_normal(shape)) for shape in shapes]
         theirs = [torch.from_numpy(p.data.copy()).requires_grad_() for p in ours]
@@ -129,6 +130,7 @@ def test_drawn_schedules(name):
     @SETTINGS
     @given(options=st.fixed_dictionaries(SCHEDULES[name]), rates=st.lists(FRACTION, min_size=1, max_size=3))
     def check(options, rates):
+        parity.TRIED[name] += 1
         on = backhand.training.SGD([{"params": [Parameter(np.ones(1))], "lr": lr} for lr in rates])
         other = torch.optim.SGD([{"params": [torch.ones(1, requires_grad=True)], "lr": lr} for lr in rates])
         schedule = getattr(backhand.training, name)(on, **options)

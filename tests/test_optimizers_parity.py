@@ -58,6 +58,7 @@ def beside(cls, options, groups=({}, {"lr": 0.01}), exchange=True):
 
 
 def agree(cls, options, groups=({}, {"lr": 0.01}), tolerance=1e-12):
+    parity.TRIED[cls.__name__] += 1
     ours, theirs, mine_state, twin_state = beside(cls, options, groups)
     for p, q in zip(ours, theirs, strict=True):
         assert close(p.data, q.detach().numpy(), tolerance)

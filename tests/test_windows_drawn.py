@@ -28,7 +28,10 @@ def both(ours, theirs, x, torch):
         with pytest.raises(ValueError, match="expected"):
             ours()(x)
         return False
+    from tests import parity  # needs torch
+
     layer = ours().astype(np.float64)
+    parity.TRIED[type(layer).__name__] += 1
     for parameter, other in zip(layer.parameters(), theirs.parameters(), strict=True):
         parameter.data[...] = other.detach().numpy()
     z = layer(x)
@@ -38,6 +41,8 @@ def both(ours, theirs, x, torch):
     np.testing.assert_allclose(layer.backward(dout), tensor.grad.numpy(), rtol=1e-9, atol=1e-9)
     for parameter, other in zip(layer.parameters(), theirs.parameters(), strict=True):
         np.testing.assert_allclose(parameter.grad, other.grad.numpy(), rtol=1e-9, atol=1e-9)
+    parity.COUNTS[type(layer).__name__] += 1
+    parity.DRAWN[type(layer).__name__] += 1
     return True
 
 
