@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--epochs", type=_at_least(1), default=15, help="passes over the training data (%(default)s)")
     how.add_argument("--batch-size", type=_at_least(1), default=64, help="samples in each step (%(default)s)")
     how.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help=f"{', '.join(OPTIMIZERS)} (%(default)s)")
-    how.add_argument("--lr", type=_positive, default=2e-3, help="learning rate (%(default)s)")
+    how.add_argument("--lr", type=_positive, default=3e-3, help="learning rate (%(default)s)")
     how.add_argument("--momentum", type=_between(0, 1), help="of sgd (0.9)")
     how.add_argument("--weight-decay", type=_not_negative, help="(0; 0.01 in adamw)")
     how.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate (%(default)s)")
