@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from backhand.datasets import DataError, MissingDataError, cifar10, download, load_cifar10, load_mnist, mnist
-from tests.test_datasets import NAMES, TABLES, arrays, check_cifar, idx
+from tests.test_cifar10 import TABLES, check_cifar
+from tests.test_mnist import NAMES, arrays, idx
 
 PAYLOAD = np.random.default_rng(0).bytes(300_000)
 MD5 = "md5:" + hashlib.md5(PAYLOAD).hexdigest()
