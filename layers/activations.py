@@ -65,7 +65,7 @@ class Sigmoid(Elementwise):
 
     x, y : any shape
 
-    Computed as (tanh(x/2) + 1) / 2, the same function, which cannot overflow.
+    Small outputs keep all their digits, so that the logarithm that a BCELoss takes of them does too.
     """
 
     def function(self, x: Array) -> Array:
@@ -270,9 +270,11 @@ class CELU(_Exponential):
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), stable at any x."""
-    half: Array = 0.5 * np.tanh(0.5 * x) + 0.5
-    return half
+    """1 / (1 + exp(-x)), stable at any x: where the exponential overflows, this is 0."""
+    with np.errstate(over="ignore"):
+        inverse: Array = np.exp(-x)
+    inverse += 1
+    return 1 / inverse
 
 
 def softplus(x: Array) -> Array:

@@ -19,6 +19,7 @@ from backhand.layers import (
     PReLU,
     ReLU6,
     RReLU,
+    Sigmoid,
     SiLU,
     Softmax,
     Softmax2d,
@@ -29,6 +30,7 @@ from backhand.layers import (
 )
 from backhand.layers.activations import Elementwise
 from backhand.layers.special import erf
+from backhand.losses import BCELoss
 from tests.conftest import need
 
 SPECIAL = [-np.inf, -1e4, -800, -100, -6, -3, -1, -0.5, -1e-10, -5e-324, -0.0, 0, 5e-324, 1e-10, 0.5, 1, 3, 6, 20, 25]
@@ -164,6 +166,16 @@ def test_small_numbers_keep_their_digits():
 
 
 # ---------------------------------------------------------------------- slopes
+
+
+def test_the_tail_of_the_sigmoid_keeps_its_digits():
+    x = np.linspace(-80, 80, 321)
+    wanted = np.array([1 / (1 + math.exp(-each)) for each in x])
+    np.testing.assert_allclose(Sigmoid()(x), wanted, rtol=1e-14)
+    single = Sigmoid()(x.astype(np.float32))
+    np.testing.assert_allclose(single, wanted, rtol=1e-6)
+    np.testing.assert_allclose(BCELoss()(single[x == -40], np.ones(1)), 40, rtol=1e-6)  # log y, not its floor of -100
+    np.testing.assert_allclose(GLU()(np.array([1, -40.0])), math.exp(-40), rtol=1e-14)
 
 
 def test_the_slopes_of_rrelu_are_uniform_and_new_each_time():
