@@ -1,4 +1,7 @@
-"""PyTorch's own test inputs (its module database), for every class that we have too: inputs that nobody here chose."""
+"""PyTorch's own test inputs, for every class that we have too: inputs that nobody here chose.
+
+They are those of its module database, and those of the older tables that its tests of torch.nn run through.
+"""
 
 import inspect
 
@@ -13,6 +16,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:.*:UserWarn
 torch = need("torch")
 need("expecttest")  # what torch's testing module imports
 
+from torch.testing._internal import common_nn  # noqa: E402
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db  # noqa: E402
 
 from tests import parity  # noqa: E402
@@ -96,3 +100,65 @@ def test_what_torch_rejects_is_rejected(name, i):
     inputs, options = arguments(module_input.forward_input)
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         ours(*inputs, **options)
+
+
+# ---------------------------------------------------------------------- the older tables
+
+
+def older_rows():
+    tables = (common_nn.module_tests, common_nn.get_new_module_tests(), common_nn.criterion_tests)
+    for i, entry in enumerate(entry for table in tables for entry in table):
+        module = entry["constructor"]() if "constructor" in entry else None
+        name = entry.get("module_name") or type(module).__name__
+        if name in OURS and "sparse" not in entry.get("fullname", ""):  # sparse gradients have no array to compare
+            label = entry.get("fullname") or f"{name}_{entry.get('desc', '')}"
+            yield pytest.param(entry, id=f"{label.strip('_')}-{i}")
+
+
+def drawn(entry, what):
+    """The input or the target of an entry, which gives it as such, as a function, or as a shape."""
+    value = entry[f"{what}_fn"]() if f"{what}_fn" in entry else entry.get(what)
+    value = torch.randn(entry[f"{what}_size"]) if value is None else value
+    return tuple(doubled(each) for each in value) if isinstance(value, tuple) else (doubled(value),)
+
+
+def doubled(tensor):
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def attributes_of(module):
+    """The arguments that a module of torch was built with, from its attributes of the same names."""
+    known = set(inspect.signature(OURS[type(module).__name__]).parameters) & set(dir(module))
+    kwargs = {name: parity.array_of(getattr(module, name)) for name in known}
+    if "bias" in kwargs:
+        kwargs["bias"] = module.bias is not None
+    return kwargs
+
+
+@pytest.mark.parametrize("entry", list(older_rows()))
+def test_the_inputs_of_torchs_older_tables(entry):
+    torch.manual_seed(0)
+    if "module_name" in entry:
+        args = tuple(parity.array_of(each) for each in entry.get("constructor_args", ()))
+        theirs = getattr(torch.nn, entry["module_name"])(*entry.get("constructor_args", ()))
+        ours = OURS[entry["module_name"]](*args)
+    else:
+        theirs = entry["constructor"]()
+        ours = OURS[type(theirs).__name__](**attributes_of(theirs))
+    training = not draws_at_random(theirs)
+    theirs.double().train(training)
+    ours = ours.astype("float64")
+    if not training:
+        ours.eval(caching=True)
+    inputs = drawn(entry, "input") + (drawn(entry, "target") if isinstance(ours, backhand.losses.Loss) else ())
+    inputs = tuple(parity.array_of(each) for each in inputs)
+    options = {}
+    if entry.get("module_name") == "Transformer":  # the third is a mask, which has no gradient
+        inputs, options = inputs[:2], {"src_mask": inputs[2]}
+    if any(x.size == 0 or x.dtype.kind == "c" for x in inputs):
+        with pytest.raises(backhand.layers.LayerError, match=r"got an empty array|got dtype complex"):
+            ours(*inputs, **options)
+        return
+    parity.compare(
+        ours, theirs, [(inputs, options)], parity.ROUNDED_BY_TORCH.get(type(ours).__name__, parity.TOLERANCE)
+    )
