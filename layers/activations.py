@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import within
+from backhand.layers.arguments import number
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -138,10 +138,8 @@ class Softplus(Elementwise):
     """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        self.beta = within(self, "beta", beta, -np.inf, np.inf)
-        self.threshold = within(self, "threshold", threshold, -np.inf, np.inf)
-        if self.beta == 0:
-            raise ValueError(f"Softplus: expected beta other than 0, got {beta!r}")
+        self.beta = number(self, "beta", beta, but=0)
+        self.threshold = number(self, "threshold", threshold)
 
     def function(self, x: Array) -> Array:
         z = self.beta * x
@@ -219,7 +217,7 @@ class ELU(_Exponential):
     """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        self.alpha = within(self, "alpha", alpha, -np.inf, np.inf)
+        self.alpha = number(self, "alpha", alpha)
         self.inplace = inplace
         self.height = self.alpha
 
@@ -258,10 +256,8 @@ class CELU(_Exponential):
     """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        self.alpha = within(self, "alpha", alpha, -np.inf, np.inf)
+        self.alpha = number(self, "alpha", alpha, but=0)
         self.inplace = inplace
-        if self.alpha == 0:
-            raise ValueError(f"CELU: expected alpha other than 0, got {alpha!r}")
         self.height = self.alpha
         self.rate = 1 / self.alpha
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, positive, whole
 from backhand.layers.base import Layer
 from backhand.layers.normalization import (
     Axes,
@@ -44,10 +44,8 @@ class _TrackingNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.num_features = whole(self, "num_features", num_features)
-        self.eps = within(self, "eps", eps, -np.inf, np.inf)
-        if self.eps <= 0 and self.positive_eps:
-            raise ValueError(f"{type(self).__name__}: expected eps > 0, got {eps!r}")
-        self.momentum = None if momentum is None else within(self, "momentum", momentum, -np.inf, np.inf)
+        self.eps = positive(self, "eps", eps) if self.positive_eps else number(self, "eps", eps)
+        self.momentum = None if momentum is None else number(self, "momentum", momentum)
         self.affine = affine
         dtype = float_dtype(dtype)
         self.track_running_stats = track_running_stats

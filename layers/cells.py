@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole
+from backhand.layers.arguments import flag, one_of, whole
 from backhand.layers.parameter import Array, Parameter
-from backhand.layers.recurrence import Recurrence, States, features, flag
+from backhand.layers.recurrence import Recurrence, States, features
 
 
 class ElmanStep(Recurrence):
@@ -25,9 +25,7 @@ class ElmanStep(Recurrence):
 
     def set_nonlinearity(self, value: str) -> None:
         """Take 'tanh' or 'relu'."""
-        if value not in ("tanh", "relu"):
-            raise ValueError(f"{type(self).__name__}: expected nonlinearity 'tanh' or 'relu', got {value!r}")
-        self.nonlinearity = value
+        self.nonlinearity = one_of(self, "nonlinearity", value, ("tanh", "relu"))
 
     def step(self, a: Array, before: States, after: States) -> None:
         if self.nonlinearity == "tanh":

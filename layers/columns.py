@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-from backhand.layers.arguments import whole, whole_tuple
+from backhand.layers.arguments import refuse, whole, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.padding import Pads, pad, unpad
 from backhand.layers.parameter import Array, uniform
@@ -58,10 +58,7 @@ class ColumnsNd(Layer):
         self.groups = whole(self, "groups", groups)
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
-                raise ValueError(
-                    f"{type(self).__name__}: expected {name} to be a multiple of groups={groups}, "
-                    f"got {getattr(self, name)}"
-                )
+                refuse(self, f"{name} to be a multiple of groups={groups}", getattr(self, name))
 
     def _draw(self, rows: int, image: int, bias: bool, rng: np.random.Generator | int | None, dtype: DTypeLike) -> None:
         """The weight between rows of so many channels and images of so many, and the bias."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole_tuple
+from backhand.layers.arguments import one_of, refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
 from backhand.layers.padding import MODES, Pads, check_pads
 from backhand.layers.parameter import Array
@@ -47,20 +47,17 @@ class _ConvNd(ColumnsNd):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        name = type(self).__name__
         self._set(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding: Sizes | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"{name}: expected padding to be integers, 'same' or 'valid', got {padding!r}")
+                refuse(self, "padding to be integers, 'same' or 'valid'", padding)
             if padding == "same" and set(self.stride) != {1}:
-                raise ValueError(f"{name}: expected stride 1 with padding='same', got {stride!r}")
+                refuse(self, "stride 1 with padding='same'", stride)
             self.padding = padding
         else:
             self.padding = whole_tuple(self, "padding", padding, self.axes, least=0)
-        if padding_mode not in MODES:
-            raise ValueError(f"{name}: expected padding_mode in {MODES}, got {padding_mode!r}")
-        self.padding_mode = padding_mode
+        self.padding_mode = one_of(self, "padding_mode", padding_mode, MODES)
         self._draw(self.out_channels, self.in_channels, bias, rng, dtype)
 
     def forward(self, x: ArrayLike) -> Array:

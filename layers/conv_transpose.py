@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole_tuple
+from backhand.layers.arguments import refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
 from backhand.layers.padding import Pads
 from backhand.layers.parameter import Array
@@ -48,7 +48,7 @@ class _ConvTransposeNd(ColumnsNd):
         self.padding = whole_tuple(self, "padding", padding, self.axes, least=0)
         self.output_padding = whole_tuple(self, "output_padding", output_padding, self.axes, least=0)
         if padding_mode != "zeros":
-            raise ValueError(f"{type(self).__name__}: expected padding_mode 'zeros', got {padding_mode!r}")
+            refuse(self, "padding_mode 'zeros'", padding_mode)
         self.padding_mode = padding_mode
         self._draw(self.in_channels, self.out_channels, bias, rng, dtype)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import within
+from backhand.layers.arguments import number
 from backhand.layers.gates import Gate, unbroadcast
 from backhand.layers.parameter import Array
 
@@ -44,7 +44,7 @@ class CosineSimilarity(_Pairwise):
 
     def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
         self.dim = dim
-        self.eps = within(self, "eps", eps, -np.inf, np.inf)
+        self.eps = number(self, "eps", eps)
 
     def forward(self, x1: ArrayLike, x2: ArrayLike) -> Array:
         a, b, were = self.pair(x1, x2)
@@ -88,8 +88,8 @@ class PairwiseDistance(_Pairwise):
     """
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> None:
-        self.p = within(self, "p", p, -np.inf, np.inf)
-        self.eps = within(self, "eps", eps, -np.inf, np.inf)
+        self.p = number(self, "p", p)
+        self.eps = number(self, "eps", eps)
         self.keepdim = keepdim
 
     def forward(self, x1: ArrayLike, x2: ArrayLike) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, one_of, refuse, whole, within
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
@@ -47,10 +47,10 @@ class _Table(Layer):
         if padding_idx is not None:
             n = self.num_embeddings
             if whole(self, "padding_idx", padding_idx, -n) >= n:
-                raise ValueError(f"{type(self).__name__}: expected padding_idx in [-{n}, {n}), got {padding_idx!r}")
+                refuse(self, f"padding_idx in [-{n}, {n})", padding_idx)
             self.padding_idx = int(padding_idx) % n
         self.max_norm = None if max_norm is None else within(self, "max_norm", max_norm, 0, np.inf)
-        self.norm_type = within(self, "norm_type", norm_type, -np.inf, np.inf)
+        self.norm_type = number(self, "norm_type", norm_type)
         if weight is None:
             rows = np.random.default_rng(rng).standard_normal((self.num_embeddings, self.embedding_dim))
             if self.padding_idx is not None:
@@ -60,7 +60,7 @@ class _Table(Layer):
             self.weight = Parameter(weight)
             if self.weight.shape != (self.num_embeddings, self.embedding_dim):
                 wanted = (self.num_embeddings, self.embedding_dim)
-                raise ValueError(f"{type(self).__name__}: expected _weight of shape {wanted}, got {self.weight.shape}")
+                refuse(self, f"_weight of shape {wanted}", self.weight.shape)
 
     def indices(self, x: ArrayLike) -> Array:
         """x as an array of row numbers, or the error that names the one that is none."""
@@ -197,14 +197,11 @@ class EmbeddingBag(_Table):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        name = type(self).__name__
-        if mode not in ("sum", "mean", "max"):
-            raise ValueError(f"{name}: expected mode to be 'sum', 'mean' or 'max', got {mode!r}")
+        self.mode = one_of(self, "mode", mode, ("sum", "mean", "max"))
         if mode == "max" and (scale_grad_by_freq or sparse):
-            raise ValueError(f"{name}: expected mode 'sum' or 'mean' with scale_grad_by_freq or sparse, got 'max'")
+            refuse(self, "mode 'sum' or 'mean' with scale_grad_by_freq or sparse", mode)
         self.make((num_embeddings, embedding_dim), padding_idx, max_norm, norm_type, _weight, rng, dtype)
         self.scale_grad_by_freq = scale_grad_by_freq
-        self.mode = mode
         self.sparse = sparse
         self.include_last_offset = include_last_offset
 

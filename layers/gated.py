@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import Elementwise, sigmoid
+from backhand.layers.arguments import one_of
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.special import erf
@@ -100,9 +101,7 @@ class GELU(_SelfGated):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: expected approximate to be 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = one_of(self, "approximate", approximate, ("none", "tanh"))
 
     def gate(self, x: Array) -> Array:
         if self.approximate == "none":

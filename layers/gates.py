@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import Elementwise
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, whole
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -198,7 +198,7 @@ class AddConstant(Layer):
     """
 
     def __init__(self, constant: float) -> None:
-        self.constant = within(self, "constant", constant, -np.inf, np.inf)
+        self.constant = number(self, "constant", constant)
 
     def forward(self, x: ArrayLike) -> Array:
         y: Array = self.input(x) + self.constant
@@ -220,7 +220,7 @@ class MultiplyConstant(Layer):
     """
 
     def __init__(self, constant: float) -> None:
-        self.constant = within(self, "constant", constant, -np.inf, np.inf)
+        self.constant = number(self, "constant", constant)
 
     def forward(self, x: ArrayLike) -> Array:
         y: Array = self.input(x) * self.constant

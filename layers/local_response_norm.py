@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, whole
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Windows
@@ -31,9 +31,9 @@ class LocalResponseNorm(Layer):
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         self.size = whole(self, "size", size)
-        self.alpha = within(self, "alpha", alpha, -np.inf, np.inf)
-        self.beta = within(self, "beta", beta, -np.inf, np.inf)
-        self.k = within(self, "k", k, -np.inf, np.inf)
+        self.alpha = number(self, "alpha", alpha)
+        self.beta = number(self, "beta", beta)
+        self.k = number(self, "k", k)
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole_tuple, within
+from backhand.layers.arguments import number, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.pooling import (
@@ -42,9 +42,7 @@ class _LPPoolNd(Layer):
         stride: IntOrTuple | None = None,
         ceil_mode: bool = False,
     ) -> None:
-        self.norm_type = within(self, "norm_type", norm_type, -np.inf, np.inf)
-        if norm_type == 0:
-            raise ValueError(f"{type(self).__name__}: expected norm_type other than 0, got {norm_type!r}")
+        self.norm_type = number(self, "norm_type", norm_type, but=0)
         whole_tuple(self, "kernel_size", kernel_size, self.axes)
         self.kernel_size, self.stride, self.ceil_mode = kernel_size, stride, ceil_mode
         average, largest = self.pools

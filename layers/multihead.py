@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention, additive
 from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.linear import Linear
@@ -67,7 +67,7 @@ class MultiheadAttention(Layer):
         self.embed_dim = e = whole(self, "embed_dim", embed_dim)
         self.num_heads = whole(self, "num_heads", num_heads)
         if e % num_heads:
-            raise ValueError(f"{type(self).__name__}: expected embed_dim a multiple of num_heads, got {e}, {num_heads}")
+            refuse(self, f"embed_dim to be a multiple of num_heads={num_heads}", e)
         self.dropout = within(self, "dropout", dropout, 0, 1)
         self.bias = bias
         self.add_bias_kv = add_bias_kv

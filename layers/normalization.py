@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, refuse, whole
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
@@ -62,7 +62,7 @@ class LayerNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.normalized_shape = sizes_of(self, normalized_shape)
-        self.eps = within(self, "eps", eps, -np.inf, np.inf)
+        self.eps = number(self, "eps", eps)
         self.elementwise_affine = elementwise_affine
         dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
@@ -121,7 +121,7 @@ class RMSNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.normalized_shape = sizes_of(self, normalized_shape)
-        self.eps = None if eps is None else within(self, "eps", eps, -np.inf, np.inf)
+        self.eps = None if eps is None else number(self, "eps", eps)
         self.elementwise_affine = elementwise_affine
         dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
@@ -179,11 +179,8 @@ class GroupNorm(Layer):
         self.num_groups = whole(self, "num_groups", num_groups)
         self.num_channels = whole(self, "num_channels", num_channels)
         if num_channels % num_groups:
-            raise ValueError(
-                f"{type(self).__name__}: expected num_channels to be a multiple of num_groups={num_groups}, "
-                f"got {num_channels}"
-            )
-        self.eps = within(self, "eps", eps, -np.inf, np.inf)
+            refuse(self, f"num_channels to be a multiple of num_groups={num_groups}", num_channels)
+        self.eps = number(self, "eps", eps)
         self.affine = affine
         dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
@@ -233,7 +230,7 @@ def sizes_of(layer: Layer, normalized_shape: Any) -> tuple[int, ...]:
     """The sizes of the axes to normalise over, checked."""
     sizes = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
     if not sizes:
-        raise ValueError(f"{type(layer).__name__}: expected normalized_shape with at least one axis, got ()")
+        refuse(layer, "normalized_shape with at least one axis", ())
     return tuple(whole(layer, "normalized_shape", size) for size in sizes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole_tuple, within
+from backhand.layers.arguments import number, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.padding import Pads, check_pads, pad, unpad
 from backhand.layers.parameter import Array
@@ -65,7 +65,7 @@ class _ConstantPadNd(_PadNd):
 
     def __init__(self, padding: Amounts, value: float) -> None:
         super().__init__(padding)
-        self.value = value if value != value else within(self, "value", value, -np.inf, np.inf)
+        self.value = value if value != value else number(self, "value", value)
 
     def _check(self, x: Array) -> None:
         if x.ndim < self.axes:

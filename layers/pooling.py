@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole_tuple
+from backhand.layers.arguments import refuse, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Index, Sizes, Windows, check_image, each
@@ -38,9 +38,7 @@ class _PoolNd(Layer):
         pads = whole_tuple(self, "padding", padding, self.axes, least=0)
         whole_tuple(self, "dilation", dilation, self.axes)
         if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
-            raise ValueError(
-                f"{type(self).__name__}: expected padding of at most half of kernel_size={kernel_size}, got {padding!r}"
-            )
+            refuse(self, f"padding of at most half of kernel_size={kernel_size}", padding)
         self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
 
     def _windows(self) -> Windows:
@@ -162,9 +160,7 @@ class _AvgPoolNd(_PoolNd):
 
     def _set_divisor(self, divisor: int | None) -> None:
         if divisor is not None and (type(divisor) is bool or not isinstance(divisor, (int, np.integer)) or not divisor):
-            raise ValueError(
-                f"{type(self).__name__}: expected divisor_override to be an integer other than 0, got {divisor!r}"
-            )
+            refuse(self, "divisor_override to be an integer other than 0", divisor)
         self.divisor_override = divisor
 
     def forward(self, x: ArrayLike) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole
+from backhand.layers.arguments import positive, refuse, whole
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -21,11 +21,9 @@ class _Positions(Layer):
 
     def __init__(self, embed_dim: int, base: float = 10000.0, axis: int = -2) -> None:
         self.embed_dim = whole(self, "embed_dim", embed_dim)
-        if not isinstance(base, (int, float, np.number)) or not 0 < base < np.inf:
-            raise ValueError(f"{type(self).__name__}: expected base > 0, got {base!r}")
-        self.base = float(base)
+        self.base = positive(self, "base", base)
         if isinstance(axis, bool) or not isinstance(axis, int) or axis == -1:
-            raise ValueError(f"{type(self).__name__}: expected axis to be one before the last, got {axis!r}")
+            refuse(self, "axis to be one before the last", axis)
         self.axis = axis
 
     def checked(self, x: ArrayLike, start: int) -> Array:
@@ -93,7 +91,7 @@ class RotaryPositionalEncoding(_Positions):
     def __init__(self, embed_dim: int, base: float = 10000.0, interleaved: bool = True, axis: int = -2) -> None:
         super().__init__(embed_dim, base, axis)
         if self.embed_dim % 2:
-            raise ValueError(f"{type(self).__name__}: expected embed_dim to be even, got {embed_dim!r}")
+            refuse(self, "embed_dim to be even", embed_dim)
         self.interleaved = interleaved
 
     def forward(self, x: ArrayLike, start: int = 0) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.activations import Elementwise
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import number, refuse, whole, within
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
@@ -183,11 +183,11 @@ class Hardtanh(_Clipped):
     """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
-        self.min_val = within(self, "min_val", min_val, -np.inf, np.inf)
-        self.max_val = within(self, "max_val", max_val, -np.inf, np.inf)
+        self.min_val = number(self, "min_val", min_val)
+        self.max_val = number(self, "max_val", max_val)
         self.inplace = inplace
         if not self.min_val < self.max_val:
-            raise ValueError(f"{type(self).__name__}: expected min_val < max_val, got {min_val!r} and {max_val!r}")
+            refuse(self, "min_val < max_val", (min_val, max_val))
 
     def function(self, x: Array) -> Array:
         return np.clip(x, self.min_val, self.max_val)
@@ -271,8 +271,8 @@ class Threshold(_Clipped):
     """
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
-        self.threshold = within(self, "threshold", threshold, -np.inf, np.inf)
-        self.value = within(self, "value", value, -np.inf, np.inf)
+        self.threshold = number(self, "threshold", threshold)
+        self.value = number(self, "value", value)
         self.inplace = inplace
 
     def function(self, x: Array) -> Array:
@@ -293,7 +293,7 @@ class Hardshrink(_Clipped):
     """
 
     def __init__(self, lambd: float = 0.5) -> None:
-        self.lambd = within(self, "lambd", lambd, -np.inf, np.inf)
+        self.lambd = number(self, "lambd", lambd)
 
     def function(self, x: Array) -> Array:
         return x * self.passes(x)

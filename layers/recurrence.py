@@ -293,13 +293,6 @@ def _before(states: Array, start: Array, spans: Spans) -> Array:
     return before
 
 
-def flag(layer: Layer, name: str, value: Any) -> bool:
-    """`value` as a bool, or the error that says so: RNNCell(10, 20, "relu") would else be a bias."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{type(layer).__name__}: expected {name} to be True or False, got {value!r}")
-    return bool(value)
-
-
 def features(layer: Recurrence, x: ArrayLike, axes: dict[int, str], dtype: DTypeLike) -> Array:
     """x in `dtype`, checked: as many axes as one of `axes` (ndim -> how it is written), and its features."""
     array = layer.input(x, dtype)

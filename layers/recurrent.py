@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import flag, refuse, whole, within
 from backhand.layers.cells import ElmanStep, GRUStep, LSTMStep
 from backhand.layers.dropout import Dropout
 from backhand.layers.parameter import Array
-from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, features, flag
+from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, features
 
 
 class Stack(Recurrence):
@@ -46,12 +46,12 @@ class Stack(Recurrence):
         self.bias = flag(self, "bias", bias)
         self.batch_first = flag(self, "batch_first", batch_first)
         if isinstance(dropout, (bool, np.bool_)):
-            raise ValueError(f"{type(self).__name__}: expected dropout in [0, 1], got {dropout!r}")
+            refuse(self, "dropout in [0, 1]", dropout)
         self.dropout = within(self, "dropout", dropout, 0, 1)
         self.bidirectional = bool(bidirectional)
         self.proj_size = whole(self, "proj_size", proj_size, least=0)
         if self.proj_size >= self.hidden_size:
-            raise ValueError(f"{type(self).__name__}: expected proj_size below hidden_size, got {proj_size!r}")
+            refuse(self, "proj_size below hidden_size", proj_size)
         self.return_state = flag(self, "return_state", return_state)
         rng = np.random.default_rng(rng)
         for layer in range(self.num_layers):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole
+from backhand.layers.arguments import refuse, whole
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -95,10 +95,10 @@ class Unflatten(Rearrangement):
     """
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]) -> None:
-        self.dim = _axis(self, "dim", dim)
+        self.dim = whole(self, "dim", dim, least=-np.inf)
         self.unflattened_size = _sizes(self, "unflattened_size", unflattened_size)
         if not self.unflattened_size:
-            raise ValueError("Unflatten: expected unflattened_size to hold at least one size, got ()")
+            refuse(self, "unflattened_size to hold at least one size", ())
 
     def move(self, x: Array) -> Array:
         if not -x.ndim <= self.dim < x.ndim:
@@ -143,10 +143,10 @@ class Permute(Rearrangement):
     """
 
     def __init__(self, *dims: Any) -> None:
-        self.dims = tuple(_axis(self, "dims", dim) for dim in _unpacked(dims))
+        self.dims = tuple(whole(self, "dims", dim, least=-np.inf) for dim in _unpacked(dims))
         n = len(self.dims)
         if sorted(d + n if d < 0 else d for d in self.dims) != list(range(n)):
-            raise ValueError(f"Permute: expected each of the axes 0 to {n - 1} once, got {self.dims}")
+            refuse(self, f"each of the axes 0 to {n - 1} once", self.dims)
 
     def move(self, x: Array) -> Array:
         if x.ndim != len(self.dims):
@@ -245,7 +245,7 @@ def _unshuffled(x: Array, r: int) -> Array:
     return y.reshape(*batch, c * r * r, h // r, w // r)
 
 
-# ---------------------------------------------------------------------- checking sizes and axes
+# ---------------------------------------------------------------------- sizes
 
 
 def _unpacked(items: tuple[Any, ...]) -> Any:
@@ -253,22 +253,13 @@ def _unpacked(items: tuple[Any, ...]) -> Any:
     return items[0] if len(items) == 1 and isinstance(items[0], (tuple, list)) else items
 
 
-def _axis(layer: Layer, name: str, value: Any) -> int:
-    """`value` as an integer of either sign."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"{type(layer).__name__}: expected {name} to be an integer, got {value!r}")
-    return int(value)
-
-
 def _sizes(layer: Layer, name: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of positive integers, one of which may be -1."""
     if not isinstance(value, (tuple, list)):
-        raise ValueError(f"{type(layer).__name__}: expected {name} to be a tuple of integers, got {value!r}")
-    sizes = tuple(_axis(layer, name, each) for each in value)
+        refuse(layer, f"{name} to be a tuple of integers", value)
+    sizes = tuple(whole(layer, name, each, least=-np.inf) for each in value)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ValueError(
-            f"{type(layer).__name__}: expected {name} to hold positive integers and one -1 at most, got {value!r}"
-        )
+        refuse(layer, f"{name} to hold positive integers and one -1 at most", value)
     return sizes
 
 

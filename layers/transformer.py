@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from backhand.layers.arguments import refuse
 from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.dropout import Dropout
 from backhand.layers.linear import Linear
@@ -246,5 +247,5 @@ def activation_layer(owner: Layer, activation: Activation) -> Layer:
         made = activation() if callable(activation) and not isinstance(activation, str) else None
     if not isinstance(made, Layer):
         wanted = "'relu', 'gelu', a Layer or a class of them"
-        raise ValueError(f"{type(owner).__name__}: expected activation to be {wanted}, got {activation!r}")
+        refuse(owner, f"activation to be {wanted}", activation)
     return made

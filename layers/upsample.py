@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.adaptive import average_cells, spread_cells
-from backhand.layers.arguments import whole_tuple
+from backhand.layers.arguments import one_of, refuse, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.windows import AXES, Sizes, each
@@ -74,24 +74,21 @@ class Upsample(Layer):
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
     ) -> None:
-        name = type(self).__name__
-        if mode not in MODES:
-            raise ValueError(f"{name}: expected mode in {tuple(MODES)}, got {mode!r}")
+        self.mode = one_of(self, "mode", mode, tuple(MODES))
         if align_corners is not None and mode not in SMOOTH:
-            raise ValueError(f"{name}: expected align_corners only with a mode in {SMOOTH}, got {mode!r}")
+            refuse(self, f"align_corners only with a mode in {SMOOTH}", mode)
         if (size is None) == (scale_factor is None):
-            raise ValueError(f"{name}: expected either size or scale_factor, got {size!r} and {scale_factor!r}")
+            refuse(self, "either size or scale_factor", (size, scale_factor))
         if size is not None:
             whole_tuple(self, "size", size, len(size) if isinstance(size, (tuple, list)) else 1)
             if recompute_scale_factor:
-                raise ValueError(f"{name}: expected recompute_scale_factor only with scale_factor, got size={size!r}")
+                refuse(self, "recompute_scale_factor only with scale_factor", size)
         else:
             for factor in scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,):
                 if not isinstance(factor, (int, float, np.number)) or not 0 < factor < np.inf:
-                    raise ValueError(f"{name}: expected scale_factor to be positive, got {scale_factor!r}")
+                    refuse(self, "scale_factor to be positive", scale_factor)
         self.size = size
         self.scale_factor = scale_factor
-        self.mode = mode
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import within
+from backhand.layers.arguments import one_of, refuse
 from backhand.layers.base import Layer
 from backhand.layers.gates import unbroadcast
 from backhand.layers.parameter import Array
@@ -35,9 +35,7 @@ class Loss(Layer):
     reductions: tuple[str, ...] = ("mean", "sum", "none")
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        if reduction not in self.reductions:
-            raise ValueError(f"{type(self).__name__}: expected reduction in {self.reductions}, got {reduction!r}")
-        self.reduction = reduction
+        self.reduction = one_of(self, "reduction", reduction, self.reductions)
 
     def reduce(self, losses: Array, count: float | None = None) -> Any:
         """The losses as the reduction wants them; "mean" divides their sum by `count`, by default their number."""
@@ -132,24 +130,12 @@ class Pointwise(Loss):
         return np.asarray(unbroadcast(self.gradient(dl, x, target), x.shape), x.dtype)
 
 
-# ---------------------------------------------------------------------- helpers, and checking constructor arguments
+# ---------------------------------------------------------------------- sums and weights
 
 
 def summed(values: Array) -> float:
     """The sum of an array, in float32 where its own dtype is too short to hold it."""
     return float(values.sum(dtype=np.promote_types(values.dtype, np.float32)))
-
-
-def number(loss: Loss, name: str, value: Any) -> float:
-    """`value` as a number (not nan), or the error that says so."""
-    return within(loss, name, value, -math.inf, math.inf)
-
-
-def positive(loss: Loss, name: str, value: Any) -> float:
-    """`value` as a number above 0, or the error that says so."""
-    if not isinstance(value, (int, float, np.number)) or not value > 0:
-        raise ValueError(f"{type(loss).__name__}: expected {name} above 0, got {value!r}")
-    return float(value)
 
 
 def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
@@ -158,7 +144,7 @@ def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
         return None
     array = np.array(value)
     if array.dtype.kind not in "fiu" or array.size == 0:
-        raise ValueError(f"{type(loss).__name__}: expected {name} to be numbers, got {value!r}")
+        refuse(loss, f"{name} to be numbers", value)
     return array if isinstance(value, np.ndarray) and array.dtype.kind == "f" else array.astype(np.float32)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole, within
+from backhand.layers.arguments import refuse, whole, within
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import log_softmax
 from backhand.losses.base import Loss, summed, weights
@@ -22,7 +22,7 @@ class OverClasses(Loss):
         super().__init__(reduction=reduction)
         self.weight = weights(self, "weight", weight)
         if self.weight is not None and self.weight.ndim != 1:
-            raise ValueError(f"{type(self).__name__}: expected one weight for each class, got {self.weight.shape}")
+            refuse(self, "one weight for each class", self.weight.shape)
         if ignore_index is not None:
             self.ignore_index = whole(self, "ignore_index", ignore_index, least=-(2**63))
 

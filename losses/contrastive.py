@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.layers.arguments import positive
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import log_softmax
-from backhand.losses.base import Loss, positive
+from backhand.losses.base import Loss
 
 
 class _Contrastive(Loss):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.layers.arguments import number, positive
 from backhand.layers.gates import unbroadcast
 from backhand.layers.parameter import Array
-from backhand.losses.base import TINY, Loss, number, positive
+from backhand.losses.base import TINY, Loss
 
 
 class CosineEmbeddingLoss(Loss):

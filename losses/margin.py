@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.layers.arguments import number, refuse
 from backhand.layers.gates import unbroadcast
 from backhand.layers.parameter import Array
-from backhand.losses.base import Loss, Pointwise, number
+from backhand.losses.base import Loss, Pointwise
 from backhand.losses.classification import OverClasses
 
 
@@ -31,7 +32,7 @@ class MultiMarginLoss(OverClasses):
     ) -> None:
         super().__init__(weight, reduction)
         if p not in (1, 2):
-            raise ValueError(f"{type(self).__name__}: expected p to be 1 or 2, got {p!r}")
+            refuse(self, "p to be 1 or 2", p)
         self.p = p
         self.margin = number(self, "margin", margin)
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import within
+from backhand.layers.arguments import positive, within
 from backhand.layers.parameter import Array
-from backhand.losses.base import Loss, positive
+from backhand.losses.base import Loss
 
 
 class _OfDifference(Loss):

@@ -305,7 +305,7 @@ def test_arguments_of_one_kind():
     with pytest.raises(ValueError, match="LSTM: expected proj_size to be an integer, 0 or more, got -1"):
         LSTM(3, 4, proj_size=-1)
     for cls in (RNN, RNNCell):
-        with pytest.raises(ValueError, match="expected nonlinearity 'tanh' or 'relu', got 'sigmoid'"):
+        with pytest.raises(ValueError, match="expected nonlinearity to be 'tanh' or 'relu', got 'sigmoid'"):
             cls(3, 4, nonlinearity="sigmoid")
     for cls in (RNN, GRU):
         with pytest.raises(TypeError, match="proj_size"):

@@ -262,7 +262,7 @@ def test_instance_norm_tracks_the_mean_over_the_samples():
         (lambda: Upsample(2, 2.0), "either size or scale_factor"),
         (lambda: Upsample(0), "size"),
         (lambda: Upsample(scale_factor=-1), "positive"),
-        (lambda: Upsample(2, mode="cubic"), "mode in"),
+        (lambda: Upsample(2, mode="cubic"), "mode to be .nearest."),
         (lambda: Upsample(2, mode="nearest", align_corners=True), "align_corners"),
         (lambda: Upsample(2, mode="linear", recompute_scale_factor=True), "recompute_scale_factor"),
         (lambda: Upsample(2, mode="linear")(normal(1, 2, 3, 3)), r"\(N, C, L\)"),
