@@ -40,11 +40,14 @@ class Elementwise(Layer):
         """dout * f'(x), with f' from what was kept; a new array."""
         raise NotImplementedError
 
+    def compute(self, x: Array) -> tuple[Array, Any]:
+        """y, and what is kept of this forward."""
+        y = self.function(x)
+        return y, self.keep(x, y)
+
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
-        wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
-        y = self.function(wide)
-        kept = self.keep(wide, y)
+        y, kept = self.compute(x.astype(np.float32) if x.dtype.itemsize < 4 else x)
         y = np.asarray(y, x.dtype)
         self.save(kept, out=y)
         return y

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import within
 from backhand.layers.base import Layer
-from backhand.layers.gates import unbroadcast
+from backhand.layers.broadcasting import broadcast_together, broadcasts_to, unbroadcast
 from backhand.layers.parameter import Array
 
 
@@ -120,9 +120,7 @@ class ScaledDotProductAttention(Layer):
                 self.reject("a number of heads (axis -3) of query that is a multiple of that of key and value", got)
             repeats = q[-3] // k[-3]
             k, v = ((*s[:-3], s[-3] * repeats, *s[-2:]) for s in (k, v))
-        try:
-            np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
-        except ValueError:
+        if not broadcast_together(q[:-2], k[:-2], v[:-2]):
             self.reject(wanted, got)
         return repeats
 
@@ -168,11 +166,3 @@ def additive(layer: Layer, name: str, mask: Any, dtype: np.dtype[Any]) -> Array:
         layer.reject(f"{name} of booleans or floats", f"dtype {given.dtype}")
     with np.errstate(over="ignore"):  # the lowest number of a wider dtype is -inf here
         return given.astype(dtype, copy=False)
-
-
-def broadcasts_to(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
-    """Whether an array of `shape` broadcasts to `full` without making it larger."""
-    try:
-        return np.broadcast_shapes(shape, full) == full
-    except ValueError:
-        return False

@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import number, positive, whole
 from backhand.layers.base import Layer
+from backhand.layers.broadcasting import along
 from backhand.layers.normalization import (
     Axes,
     centre,
-    per_channel,
     quiet,
     standardize,
     standardize_backward,
-    total,
+    sum_over,
 )
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
@@ -68,15 +68,15 @@ class _TrackingNorm(Layer):
                 self._track(mean, var, x.size // mean.size)
         else:
             # a copy: the mean is kept for backward, and the next training forward moves the buffer
-            mean, var = per_channel(self.running_mean.copy(), x), per_channel(self.running_var, x)
+            mean, var = along(self.running_mean.copy(), 1, x.ndim), along(self.running_var, 1, x.ndim)
             centred = x - mean
         rstd = 1 / np.sqrt(var + self.eps)
         if self.eps == 0:
             rstd = np.where(var == 0, 0, rstd)  # as torch has it; only InstanceNorm comes here
         y = centred
-        y *= rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
+        y *= rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
         if self.bias is not None:
-            y += per_channel(self.bias.data, x)
+            y += along(self.bias.data, 1, x.ndim)
         y = y.reshape(given.shape)
         self.save(given, mean, rstd, own, out=y)
         return y
@@ -89,11 +89,11 @@ class _TrackingNorm(Layer):
         axes = (0, *range(2, x.ndim))
         xhat = standardize(x, mean, rstd)
         if self.weight is not None:
-            self.weight.grad += total(axes, dout, xhat).reshape(-1)
+            self.weight.grad += sum_over(axes, dout, xhat).reshape(-1)
         if self.bias is not None:
-            self.bias.grad += total(axes, dout).reshape(-1)
+            self.bias.grad += sum_over(axes, dout).reshape(-1)
         # dxhat = dout * weight, and the weight is one number for each channel: it joins rstd
-        scale = rstd if self.weight is None else rstd * per_channel(self.weight.data, x)
+        scale = rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
         # running statistics are constants: then x reaches y directly and in no other way
         dx = standardize_backward(dout, xhat, scale, self._axes(x)) if own else dout * scale
         return dx.reshape(given.shape)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number
-from backhand.layers.gates import Gate, unbroadcast
+from backhand.layers.broadcasting import unbroadcast
+from backhand.layers.gates import Gate
 from backhand.layers.parameter import Array
 
 
@@ -95,8 +96,7 @@ class PairwiseDistance(_Pairwise):
     def forward(self, x1: ArrayLike, x2: ArrayLike) -> Array:
         a, b, were = self.pair(x1, x2)
         d = a - b + self.eps
-        with np.errstate(divide="ignore"):  # a negative p and a d_i of 0: an inf in the sum, and so y = 0
-            norm = np.linalg.norm(d, self.p, axis=-1, keepdims=True).astype(d.dtype, copy=False)
+        norm = p_norm(d, self.p)
         scalar = all(shape == () for shape, _ in were)
         y = norm.reshape(()) if scalar else norm if self.keepdim else norm[..., 0]
         self.save(d, norm, were, out=y)
@@ -105,17 +105,26 @@ class PairwiseDistance(_Pairwise):
     def backward(self, dout: Any) -> tuple[Array, ...]:
         dout = self.upstream(dout)
         d, norm, were = self.saved()
-        dd = dout.reshape(norm.shape) * self._slope(d, norm)
+        dd = dout.reshape(norm.shape) * p_norm_slope(d, norm, self.p)
         return self.unpair((dd, -dd), were)
 
-    def _slope(self, d: Array, norm: Array) -> Array:
-        """The derivative of the norm by each d_i."""
-        p = self.p
-        if p == 0:
-            return np.zeros_like(d)
-        if np.isinf(p):
-            chosen = np.abs(d) == norm
-            return np.sign(d) * chosen / np.maximum(chosen.sum(-1, keepdims=True), 1).astype(d.dtype)
-        flat = (d == 0) | (norm == 0)
-        ratio = np.where(flat, d.dtype.type(1), np.abs(d)) / np.where(norm == 0, d.dtype.type(1), norm)
-        return np.sign(d) * ~flat * ratio ** (p - 1)
+
+# ---------------------------------------------------------------------- the norm, for losses too
+
+
+def p_norm(d: Array, p: float) -> Array:
+    """(sum_i |d_i|^p)^(1/p) of the vectors along the last axis, which stays with length 1; for any p."""
+    with np.errstate(divide="ignore"):  # a negative p and a d_i of 0: an inf in the sum, and so a norm of 0
+        return np.asarray(np.linalg.norm(d, p, axis=-1, keepdims=True), d.dtype)
+
+
+def p_norm_slope(d: Array, norm: Array, p: float) -> Array:
+    """The derivative of `p_norm` by each d_i: sign(d_i) (|d_i| / norm)^(p-1), and 0 where d_i or the norm is 0."""
+    if p == 0:  # how many are not 0: no slope
+        return np.zeros_like(d)
+    if np.isinf(p):  # those that are as large share it
+        chosen = np.abs(d) == norm
+        return np.sign(d) * chosen / np.maximum(chosen.sum(-1, keepdims=True), 1).astype(d.dtype)
+    flat = (d == 0) | (norm == 0)
+    ratio = np.where(flat, d.dtype.type(1), np.abs(d)) / np.where(norm == 0, d.dtype.type(1), norm)
+    return np.sign(d) * ~flat * ratio ** (p - 1)

@@ -31,13 +31,9 @@ class _SelfGated(Elementwise):
         """g'(x), with the help of g."""
         raise NotImplementedError
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = self.input(x)
-        wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
-        g = np.asarray(self.gate(wide), wide.dtype)
-        y = np.asarray(wide * g, x.dtype)
-        self.save((wide, g), out=y)
-        return y
+    def compute(self, x: Array) -> tuple[Array, Any]:
+        g = np.asarray(self.gate(x), x.dtype)
+        return x * g, (x, g)
 
     def gradient(self, dout: Array, kept: tuple[Array, Array]) -> Array:
         x, g = kept

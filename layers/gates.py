@@ -17,16 +17,8 @@ from numpy.typing import ArrayLike
 from backhand.layers.activations import Elementwise
 from backhand.layers.arguments import number, whole
 from backhand.layers.base import Layer
+from backhand.layers.broadcasting import broadcast_together, unbroadcast
 from backhand.layers.parameter import Array
-
-
-def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a gradient over the axes along which an input of `shape` was repeated: what was copied, adds."""
-    if gradient.shape == shape:
-        return gradient
-    extra = gradient.ndim - len(shape)
-    stretched = tuple(i for i, n in enumerate(shape, extra) if n == 1 and gradient.shape[i] != 1)
-    return np.asarray(gradient.sum(tuple(range(extra)) + stretched, keepdims=True)).reshape(shape)
 
 
 class Gate(Layer):
@@ -37,11 +29,8 @@ class Gate(Layer):
         if len(inputs) < least:
             self.reject(f"at least {least} inputs", len(inputs))
         arrays = [self.input(x) for x in inputs]
-        if any(x.shape != arrays[0].shape for x in arrays):
-            try:
-                np.broadcast_shapes(*(x.shape for x in arrays))
-            except ValueError:
-                self.reject("inputs whose shapes broadcast", " and ".join(str(x.shape) for x in arrays))
+        if not broadcast_together(*(x.shape for x in arrays)):
+            self.reject("inputs whose shapes broadcast", " and ".join(str(x.shape) for x in arrays))
         return arrays
 
     def gradients(self, each: list[Array], shapes: list[tuple[int, ...]]) -> Any:
@@ -170,7 +159,14 @@ class Reciprocal(Elementwise):
         return -dout * kept * kept
 
 
-class Negate(Layer):
+class _Affine(Elementwise):
+    """The form of the gates whose derivative is the same at every x: nothing has to be kept."""
+
+    def keep(self, x: Array, y: Array) -> None:
+        return None
+
+
+class Negate(_Affine):
     """The sign change.
 
         y = -x        dx = -dout
@@ -178,18 +174,14 @@ class Negate(Layer):
     x, y : any shape
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        y: Array = -self.input(x)
-        self.save(out=y)
-        return y
+    def function(self, x: Array) -> Array:
+        return -x
 
-    def backward(self, dout: Any) -> Array:
-        dout = self.upstream(dout)
-        self.saved()
+    def gradient(self, dout: Array, kept: None) -> Array:
         return -dout
 
 
-class AddConstant(Layer):
+class AddConstant(_Affine):
     """Add a number that is not learned.
 
         y = x + c        dx = dout
@@ -200,18 +192,14 @@ class AddConstant(Layer):
     def __init__(self, constant: float) -> None:
         self.constant = number(self, "constant", constant)
 
-    def forward(self, x: ArrayLike) -> Array:
-        y: Array = self.input(x) + self.constant
-        self.save(out=y)
-        return y
+    def function(self, x: Array) -> Array:
+        return x + self.constant
 
-    def backward(self, dout: Any) -> Array:
-        dx: Array = self.upstream(dout)
-        self.saved()
-        return dx
+    def gradient(self, dout: Array, kept: None) -> Array:
+        return dout
 
 
-class MultiplyConstant(Layer):
+class MultiplyConstant(_Affine):
     """Multiply by a number that is not learned.
 
         y = c x        dx = c dout
@@ -222,14 +210,10 @@ class MultiplyConstant(Layer):
     def __init__(self, constant: float) -> None:
         self.constant = number(self, "constant", constant)
 
-    def forward(self, x: ArrayLike) -> Array:
-        y: Array = self.input(x) * self.constant
-        self.save(out=y)
-        return y
+    def function(self, x: Array) -> Array:
+        return x * self.constant
 
-    def backward(self, dout: Any) -> Array:
-        dout = self.upstream(dout)
-        self.saved()
+    def gradient(self, dout: Array, kept: None) -> Array:
         return dout * self.constant
 
 

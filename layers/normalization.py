@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import number, refuse, whole
 from backhand.layers.base import Layer
+from backhand.layers.broadcasting import along
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
 Axes = tuple[int, ...]
@@ -90,10 +91,10 @@ class LayerNorm(Layer):
         xhat = standardize(x, mean, rstd)
         dxhat = dout
         if self.weight is not None:
-            self.weight.grad += total(samples, dout, xhat).reshape(self.normalized_shape)
+            self.weight.grad += sum_over(samples, dout, xhat).reshape(self.normalized_shape)
             dxhat = dout * self.weight.data
         if self.bias is not None:
-            self.bias.grad += total(samples, dout).reshape(self.normalized_shape)
+            self.bias.grad += sum_over(samples, dout).reshape(self.normalized_shape)
         return standardize_backward(dxhat, xhat, rstd, axes)
 
 
@@ -130,7 +131,7 @@ class RMSNorm(Layer):
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, None if self.weight is None else self.weight.dtype)
         axes = last_axes(self, x, self.normalized_shape)
-        square = average(axes, x, x)
+        square = mean_over(axes, x, x)
         eps = np.finfo(x.dtype).eps if self.eps is None else x.dtype.type(self.eps)
         rstd = 1 / np.sqrt(square + eps)
         y = x * rstd
@@ -146,7 +147,7 @@ class RMSNorm(Layer):
         xhat = x * rstd
         dxhat = dout
         if self.weight is not None:
-            self.weight.grad += total(tuple(range(axes[0])), dout, xhat).reshape(self.normalized_shape)
+            self.weight.grad += sum_over(tuple(range(axes[0])), dout, xhat).reshape(self.normalized_shape)
             dxhat = dout * self.weight.data
         return standardize_backward(dxhat, xhat, rstd, axes, centred=False)
 
@@ -198,9 +199,9 @@ class GroupNorm(Layer):
         xhat *= rstd
         y = xhat.reshape(x.shape)
         if self.weight is not None:
-            y *= per_channel(self.weight.data, x)
+            y *= along(self.weight.data, 1, x.ndim)
         if self.bias is not None:
-            y += per_channel(self.bias.data, x)
+            y += along(self.bias.data, 1, x.ndim)
         self.save(x, mean, rstd, out=y)
         return y
 
@@ -212,10 +213,10 @@ class GroupNorm(Layer):
         xhat = standardize(self._grouped(x), mean, rstd)
         dxhat = dout
         if self.weight is not None:
-            self.weight.grad += total(axes, dout, xhat.reshape(x.shape)).reshape(-1)
-            dxhat = dout * per_channel(self.weight.data, x)
+            self.weight.grad += sum_over(axes, dout, xhat.reshape(x.shape)).reshape(-1)
+            dxhat = dout * along(self.weight.data, 1, x.ndim)
         if self.bias is not None:
-            self.bias.grad += total(axes, dout).reshape(-1)
+            self.bias.grad += sum_over(axes, dout).reshape(-1)
         return standardize_backward(self._grouped(dxhat), xhat, rstd, (2,)).reshape(x.shape)
 
     def _grouped(self, x: Array) -> Array:
@@ -244,9 +245,9 @@ def last_axes(layer: Layer, x: Array, sizes: tuple[int, ...]) -> Axes:
 
 def centre(x: Array, axes: Axes) -> tuple[Array, Array, Array]:
     """The mean over `axes`, x - mean (a new array, in the memory order of x), and the variance (divided by n)."""
-    mean = average(axes, x)
+    mean = mean_over(axes, x)
     centred = x - mean
-    return mean, centred, average(axes, centred, centred)
+    return mean, centred, mean_over(axes, centred, centred)
 
 
 def standardize(x: Array, mean: Array | float, rstd: Array) -> Array:
@@ -265,15 +266,15 @@ def standardize_backward(dxhat: Array, xhat: Array, rstd: Array, axes: Axes, cen
     The memory of xhat becomes that of dx: xhat is used up.
     """
     dx = xhat
-    dx *= -average(axes, dxhat, xhat)
+    dx *= -mean_over(axes, dxhat, xhat)
     dx += dxhat
     if centred:
-        dx -= average(axes, dxhat)
+        dx -= mean_over(axes, dxhat)
     dx *= rstd
     return dx
 
 
-def total(axes: Axes, *factors: Array) -> Array:
+def sum_over(axes: Axes, *factors: Array) -> Array:
     """The sum over `axes` of the product of the factors, without forming it; the axes stay, with length 1."""
     shape = factors[0].shape
     labels = list(range(len(shape)))
@@ -286,13 +287,8 @@ def total(axes: Axes, *factors: Array) -> Array:
     return sums.reshape([1 if axis in axes else n for axis, n in enumerate(shape)])
 
 
-def average(axes: Axes, *factors: Array) -> Array:
+def mean_over(axes: Axes, *factors: Array) -> Array:
     """The mean over `axes` of the product of the factors, without forming it; the axes stay, with length 1."""
-    sums = total(axes, *factors)
+    sums = sum_over(axes, *factors)
     sums /= factors[0].size // sums.size
     return sums
-
-
-def per_channel(values: Array, x: Array) -> Array:
-    """One value for each channel, as a view that broadcasts against x of shape (N, C, ...)."""
-    return values.reshape(1, -1, *(1,) * (x.ndim - 2))

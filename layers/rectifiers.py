@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.activations import Elementwise
 from backhand.layers.arguments import number, refuse, whole, within
 from backhand.layers.base import Layer
+from backhand.layers.broadcasting import along
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
 
@@ -110,7 +111,7 @@ class PReLU(Layer):
         """The weight, in the shape that lays it along the channels of x."""
         if self.num_parameters == 1:
             return self.weight.data.reshape((1,) * x.ndim)
-        return self.weight.data.reshape(-1, *(1,) * (x.ndim - 2))
+        return along(self.weight.data, 1, x.ndim)
 
 
 class RReLU(Layer):
@@ -282,7 +283,16 @@ class Threshold(_Clipped):
         return ~(x <= self.threshold)
 
 
-class Hardshrink(_Clipped):
+class _Shrink(_Clipped):
+    """The form of the two shrinkages: what is within lambd of 0 becomes 0."""
+
+    lambd: float
+
+    def passes(self, x: Array) -> Array:
+        return ~((x >= -self.lambd) & (x <= self.lambd))
+
+
+class Hardshrink(_Shrink):
     """Set what is small to 0 and leave the rest.
 
         y = x where |x| > lambd, else 0        dx = dout where |x| > lambd, else 0
@@ -298,11 +308,8 @@ class Hardshrink(_Clipped):
     def function(self, x: Array) -> Array:
         return x * self.passes(x)
 
-    def passes(self, x: Array) -> Array:
-        return ~((x >= -self.lambd) & (x <= self.lambd))
 
-
-class Softshrink(_Clipped):
+class Softshrink(_Shrink):
     """Move everything towards 0 by lambd, and what would cross 0 to 0.
 
         y = x - lambd where x > lambd,  x + lambd where x < -lambd,  else 0
@@ -319,6 +326,3 @@ class Softshrink(_Clipped):
 
     def function(self, x: Array) -> Array:
         return x - np.clip(x, -self.lambd, self.lambd)
-
-    def passes(self, x: Array) -> Array:
-        return ~((x >= -self.lambd) & (x <= self.lambd))

@@ -115,11 +115,11 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """x - log sum exp(x) along an axis, stable at any x: the maximum is taken off first."""
-    shifted = x - largest(x, axis)
-    return shifted - np.log(total(np.exp(shifted), axis))
+    shifted = x - max_along(x, axis)
+    return shifted - np.log(sum_along(np.exp(shifted), axis))
 
 
-def largest(x: Array, axis: int) -> Array:
+def max_along(x: Array, axis: int) -> Array:
     """x.max(axis, keepdims=True); of a table with few columns taken along the first axis, NumPy's fast one."""
     if x.ndim == 2 and axis in (1, -1) and x.shape[1] <= 64:
         return x.T.copy().max(0)[:, None]
@@ -127,7 +127,7 @@ def largest(x: Array, axis: int) -> Array:
     return top
 
 
-def total(x: Array, axis: int) -> Array:
+def sum_along(x: Array, axis: int) -> Array:
     """x.sum(axis, keepdims=True); over the last axis as a product with ones, which BLAS does faster."""
     if x.ndim > 1 and axis in (x.ndim - 1, -1):
         return (x @ np.ones(x.shape[-1], x.dtype))[..., None]

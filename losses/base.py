@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import one_of, refuse
 from backhand.layers.base import Layer
-from backhand.layers.gates import unbroadcast
+from backhand.layers.broadcasting import broadcast_together, broadcasts_to, unbroadcast
 from backhand.layers.parameter import Array
 
 TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
@@ -89,9 +89,7 @@ class Loss(Layer):
         """Inputs and target as float arrays of the first one's dtype, whose shapes broadcast; or the error."""
         first, *others = (self.input(x) for x in inputs)
         shapes = [x.shape for x in (first, *others)]
-        try:
-            np.broadcast_shapes(*shapes)
-        except ValueError:
+        if not broadcast_together(*shapes):
             self.reject("shapes that broadcast together", " and ".join(map(str, shapes)))
         return first, *(x.astype(first.dtype, copy=False) for x in others)
 
@@ -152,8 +150,6 @@ def weight_for(loss: Loss, name: str, x: Array) -> Array:
     """The buffer `name` of a loss in x's dtype, 1 where there is none; it must broadcast to x's shape."""
     value = getattr(loss, name)
     weight: Array = np.ones((), x.dtype) if value is None else value.astype(x.dtype, copy=False)
-    # to x's shape, not only with it: the losses keep the shape of x
-    sizes = zip(weight.shape[::-1], x.shape[::-1], strict=False)
-    if weight.ndim > x.ndim or any(n not in (1, m) for n, m in sizes):
+    if not broadcasts_to(weight.shape, x.shape):  # not only with it: the losses keep the shape of x
         loss.reject(f"x that {name} of shape {weight.shape} broadcasts to", x.shape)
     return weight

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
+from backhand.layers.broadcasting import broadcasts_to
 from backhand.layers.parameter import Array
 from backhand.losses.base import TINY, Loss, Pointwise, weight_for, weights
 
@@ -22,8 +23,7 @@ class BCEWithLogitsLoss(Loss):
     weight, pos_weight : broadcast against x; pos_weight says how much more a yes counts than a no; buffers
 
     From d log p / dx = 1 - p and d log(1 - p) / dx = -p: as with softmax, exp and log cancel, and the error in the
-    probability is left. Computed from log(1 - p) = log p - x and log p = min(x, 0) - log(1 + exp(-|x|)), which
-    cannot overflow.
+    probability is left. Computed from log(1 - p) = log p - x and log p = -softplus(-x), which cannot overflow.
     """
 
     buffer_names = ("weight", "pos_weight")
@@ -44,7 +44,7 @@ class BCEWithLogitsLoss(Loss):
         weight, pos_weight = self._weights(x)
         # l = (1 - y) x - (1 + (pos_weight - 1) y) log p
         factor = 1 + (pos_weight - 1) * y
-        losses = weight * ((1 - y) * x - factor * (np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))))
+        losses = weight * ((1 - y) * x + factor * softplus(-x))
         losses = np.asarray(losses, x.dtype)
         self.save(x, y, out=losses)
         return self.reduce(losses)
@@ -139,7 +139,7 @@ class SoftMarginLoss(Pointwise):
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
         x, target = self.together(x, target)
-        if np.broadcast_shapes(x.shape, target.shape) != x.shape:
+        if not broadcasts_to(target.shape, x.shape):
             self.reject(f"a target that broadcasts to the input's shape {x.shape}", target.shape)
         return x, target
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import refuse, whole, within
+from backhand.layers.broadcasting import along
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import log_softmax
 from backhand.losses.base import Loss, summed, weights
@@ -201,11 +202,6 @@ def at(labels: Array, axis: int) -> tuple[Array, ...]:
     index = [np.arange(n).reshape(-1, *after) for n, after in zip(labels.shape, ones, strict=True)]
     index.insert(axis, labels)
     return tuple(index)
-
-
-def along(values: Array, axis: int, ndim: int) -> Array:
-    """A vector as a view that lies along one axis of `ndim`."""
-    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
 def lifted(values: Array, axis: int) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number, positive
-from backhand.layers.gates import unbroadcast
+from backhand.layers.broadcasting import unbroadcast
+from backhand.layers.distance import p_norm, p_norm_slope
 from backhand.layers.parameter import Array
 from backhand.losses.base import TINY, Loss
 
@@ -104,11 +104,11 @@ class TripletMarginLoss(Loss):
         dl = self.upstream(dout)
         like, unlike, swapped, share, inside, shapes = self.saved()
         dl = np.asarray(dl * inside)
-        to_positive = self._slope(dl, *like)
-        to_negative = self._slope(-dl * share, *unlike)
+        to_positive = self._by_difference(dl, *like)
+        to_negative = self._by_difference(-dl * share, *unlike)
         parts = [[to_positive, to_negative], [-to_positive], [-to_negative]]
         if swapped is not None:
-            between = self._slope(-dl * (1 - share), *swapped)
+            between = self._by_difference(-dl * (1 - share), *swapped)
             parts[1].append(between)
             parts[2].append(-between)
         da, dp, dn = (
@@ -120,17 +120,8 @@ class TripletMarginLoss(Loss):
     def _distance(self, u: Array, v: Array) -> tuple[Array, Array]:
         """The difference and its norm."""
         d = np.asarray(u - v + self.eps, u.dtype)
-        with np.errstate(divide="ignore"):  # 0 to a negative power
-            return d, np.asarray(np.linalg.norm(d, self.p, axis=-1), u.dtype)
+        return d, p_norm(d, self.p)[..., 0]
 
-    def _slope(self, dnorm: Array, d: Array, norm: Array) -> Array:
-        """dnorm times the derivative of the norm by d; 0 where d is 0."""
-        dnorm, norm, size = dnorm[..., None], norm[..., None], np.abs(d)
-        if self.p == 0:  # how many are not 0: no slope
-            return np.zeros_like(d * dnorm)
-        if math.isinf(self.p):  # those that are as large share it
-            largest = size == norm
-            return dnorm * np.sign(d) * largest / np.maximum(largest.sum(-1, keepdims=True, dtype=d.dtype), 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope: Array = dnorm * np.sign(d) * np.where(d == 0, 0, (size / norm) ** (self.p - 1))
-        return slope
+    def _by_difference(self, dnorm: Array, d: Array, norm: Array) -> Array:
+        """The gradient by the difference, from that by its norm."""
+        return dnorm[..., None] * p_norm_slope(d, norm[..., None], self.p)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number, refuse
-from backhand.layers.gates import unbroadcast
+from backhand.layers.broadcasting import unbroadcast
 from backhand.layers.parameter import Array
 from backhand.losses.base import Loss, Pointwise
 from backhand.losses.classification import OverClasses
