@@ -18,7 +18,7 @@ class _AdaptivePoolNd(Layer):
 
     axes: int
 
-    def _set(self, output_size: int | tuple[int | None, ...] | None) -> None:
+    def build(self, output_size: int | tuple[int | None, ...] | None) -> None:
         sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * self.axes
         if len(sizes) not in (1, self.axes):
             whole_tuple(self, "output_size", tuple(sizes), self.axes)
@@ -45,7 +45,7 @@ class _AdaptiveAvgPoolNd(_AdaptivePoolNd):
     """
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        self._set(output_size)
+        self.build(output_size)
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
@@ -75,7 +75,7 @@ class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
     """
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None, return_indices: bool = False) -> None:
-        self._set(output_size)
+        self.build(output_size)
         self.return_indices = return_indices
 
     def forward(self, x: ArrayLike) -> Any:

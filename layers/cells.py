@@ -141,10 +141,15 @@ class Cell(Recurrence):
 
     weight_ih: Parameter
 
-    def build(
-        self, input_size: int, hidden_size: int, bias: bool, rng: np.random.Generator | int | None, dtype: DTypeLike
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> None:
-        """Check the arguments and make the parameters."""
         self.input_size = whole(self, "input_size", input_size)
         self.hidden_size = whole(self, "hidden_size", hidden_size)
         self.bias = flag(self, "bias", bias)
@@ -200,7 +205,7 @@ class RNNCell(ElmanStep, Cell):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.set_nonlinearity(nonlinearity)
-        self.build(input_size, hidden_size, bias, rng, dtype)
+        super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype)
 
 
 class LSTMCell(LSTMStep, Cell):
@@ -227,17 +232,6 @@ class LSTMCell(LSTMStep, Cell):
     Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; with f: Gers, Schmidhuber & Cummins 2000
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        rng: np.random.Generator | int | None = None,
-        dtype: DTypeLike = np.float32,
-    ) -> None:
-        self.build(input_size, hidden_size, bias, rng, dtype)
-
 
 class GRUCell(GRUStep, Cell):
     """One step of a GRU: the new state lies between the old one and a proposal n.
@@ -261,17 +255,6 @@ class GRUCell(GRUStep, Cell):
     backward gives dx alone when no hx was given, else (dx, dhx).
     Cho et al. 2014, arXiv:1406.1078, with r applied after the product, as in torch and cuDNN
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        rng: np.random.Generator | int | None = None,
-        dtype: DTypeLike = np.float32,
-    ) -> None:
-        self.build(input_size, hidden_size, bias, rng, dtype)
 
 
 def _blocks(a: Array, n: int) -> list[Array]:

@@ -40,7 +40,7 @@ class ColumnsNd(Layer):
     axes: int
     padding_mode: str
 
-    def _set(
+    def build(
         self,
         in_channels: int,
         out_channels: int,

@@ -47,7 +47,7 @@ class _ConvNd(ColumnsNd):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self._set(in_channels, out_channels, kernel_size, stride, dilation, groups)
+        self.build(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding: Sizes | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):

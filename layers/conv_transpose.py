@@ -44,7 +44,7 @@ class _ConvTransposeNd(ColumnsNd):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self._set(in_channels, out_channels, kernel_size, stride, dilation, groups)
+        self.build(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding = whole_tuple(self, "padding", padding, self.axes, least=0)
         self.output_padding = whole_tuple(self, "output_padding", output_padding, self.axes, least=0)
         if padding_mode != "zeros":

@@ -30,7 +30,7 @@ class _Table(Layer):
     scale_grad_by_freq: bool
     weight: Parameter
 
-    def make(
+    def build(
         self,
         shape: tuple[Any, Any],
         padding_idx: int | None,
@@ -121,7 +121,7 @@ class Embedding(_Table):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.make((num_embeddings, embedding_dim), padding_idx, max_norm, norm_type, _weight, rng, dtype)
+        self.build((num_embeddings, embedding_dim), padding_idx, max_norm, norm_type, _weight, rng, dtype)
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
         self.weight.requires_grad = not _freeze
@@ -200,7 +200,7 @@ class EmbeddingBag(_Table):
         self.mode = one_of(self, "mode", mode, ("sum", "mean", "max"))
         if mode == "max" and (scale_grad_by_freq or sparse):
             refuse(self, "mode 'sum' or 'mean' with scale_grad_by_freq or sparse", mode)
-        self.make((num_embeddings, embedding_dim), padding_idx, max_norm, norm_type, _weight, rng, dtype)
+        self.build((num_embeddings, embedding_dim), padding_idx, max_norm, norm_type, _weight, rng, dtype)
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
         self.include_last_offset = include_last_offset

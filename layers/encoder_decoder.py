@@ -239,7 +239,7 @@ class Transformer(Layer):
 
 
 def clones(layer: L, n: int) -> list[L]:
-    """N copies of a layer, each with parameters of its own; they share its random generators.
+    """As many copies of a layer, each with parameters of its own; they share its random generators.
 
     Copied generators would make every layer drop the same units.
     """

@@ -24,7 +24,7 @@ class _Windowed(Layer):
 
     axes = 2
 
-    def _set(self, kernel_size: IntOrPair, dilation: IntOrPair, padding: IntOrPair, stride: IntOrPair) -> None:
+    def build(self, kernel_size: IntOrPair, dilation: IntOrPair, padding: IntOrPair, stride: IntOrPair) -> None:
         for name, value, least in (
             ("kernel_size", kernel_size, 1),
             ("dilation", dilation, 1),
@@ -72,7 +72,7 @@ class Unfold(_Windowed):
     def __init__(
         self, kernel_size: IntOrPair, dilation: IntOrPair = 1, padding: IntOrPair = 0, stride: IntOrPair = 1
     ) -> None:
-        self._set(kernel_size, dilation, padding, stride)
+        self.build(kernel_size, dilation, padding, stride)
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
@@ -112,7 +112,7 @@ class Fold(_Windowed):
     ) -> None:
         whole_tuple(self, "output_size", output_size, self.axes)
         self.output_size = output_size
-        self._set(kernel_size, dilation, padding, stride)
+        self.build(kernel_size, dilation, padding, stride)
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)

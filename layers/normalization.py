@@ -251,7 +251,7 @@ def centre(x: Array, axes: Axes) -> tuple[Array, Array, Array]:
 
 
 def standardize(x: Array, mean: Array | float, rstd: Array) -> Array:
-    """Xhat = (x - mean) * rstd, a new array: backward computes it again, so that only x has to be kept."""
+    """The xhat = (x - mean) * rstd, a new array: backward computes it again, so that only x has to be kept."""
     xhat = x - mean
     xhat *= rstd
     return xhat

@@ -72,6 +72,13 @@ class _ConstantPadNd(_PadNd):
             self.reject(f"x with at least {self.axes} axes", f"shape {x.shape}")
 
 
+class _ZeroPadNd(_ConstantPadNd):
+    """A border of zeros."""
+
+    def __init__(self, padding: Amounts) -> None:
+        super().__init__(padding, 0.0)
+
+
 class _ReflectionPadNd(_PadNd):
     """A border that mirrors."""
 
@@ -132,7 +139,7 @@ class ConstantPad3d(_ConstantPadNd):
     axes = 3
 
 
-class ZeroPad1d(_ConstantPadNd):
+class ZeroPad1d(_ZeroPadNd):
     """A border of zeros around sequences.
 
         y[i + before] = x[i],  and 0 in the border        dx = dout without the border
@@ -145,11 +152,8 @@ class ZeroPad1d(_ConstantPadNd):
 
     axes = 1
 
-    def __init__(self, padding: Amounts) -> None:
-        super().__init__(padding, 0.0)
 
-
-class ZeroPad2d(_ConstantPadNd):
+class ZeroPad2d(_ZeroPadNd):
     """A border of zeros around images.
 
         y[i + before] = x[i],  and 0 in the border        dx = dout without the border
@@ -162,11 +166,8 @@ class ZeroPad2d(_ConstantPadNd):
 
     axes = 2
 
-    def __init__(self, padding: Amounts) -> None:
-        super().__init__(padding, 0.0)
 
-
-class ZeroPad3d(_ConstantPadNd):
+class ZeroPad3d(_ZeroPadNd):
     """A border of zeros around volumes.
 
         y[i + before] = x[i],  and 0 in the border        dx = dout without the border
@@ -178,9 +179,6 @@ class ZeroPad3d(_ConstantPadNd):
     """
 
     axes = 3
-
-    def __init__(self, padding: Amounts) -> None:
-        super().__init__(padding, 0.0)
 
 
 class ReflectionPad1d(_ReflectionPadNd):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import refuse, whole_tuple
+from backhand.layers.arguments import refuse, whole, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Index, Sizes, Windows, check_image, each
@@ -31,7 +31,7 @@ class _PoolNd(Layer):
     dilation: IntOrTuple = 1
     ceil_mode: bool
 
-    def _set(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
+    def build(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
         stride = kernel_size if stride is None else stride
         kernel = whole_tuple(self, "kernel_size", kernel_size, self.axes)
         whole_tuple(self, "stride", stride, self.axes)
@@ -71,7 +71,7 @@ class _MaxPoolNd(_PoolNd):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        self._set(kernel_size, stride, padding, dilation, ceil_mode)
+        self.build(kernel_size, stride, padding, dilation, ceil_mode)
         self.dilation = dilation
         self.return_indices = return_indices
 
@@ -145,8 +145,6 @@ class _AvgPoolNd(_PoolNd):
     hangs over the end of the padding (with `ceil_mode`) never is.
     """
 
-    divisor_override: int | None = None
-
     def __init__(
         self,
         kernel_size: IntOrTuple,
@@ -154,14 +152,13 @@ class _AvgPoolNd(_PoolNd):
         padding: IntOrTuple = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
     ) -> None:
-        self._set(kernel_size, stride, padding, 1, ceil_mode)
+        self.build(kernel_size, stride, padding, 1, ceil_mode)
         self.count_include_pad = count_include_pad
-
-    def _set_divisor(self, divisor: int | None) -> None:
-        if divisor is not None and (type(divisor) is bool or not isinstance(divisor, (int, np.integer)) or not divisor):
-            refuse(self, "divisor_override to be an integer other than 0", divisor)
-        self.divisor_override = divisor
+        if divisor_override is not None and not whole(self, "divisor_override", divisor_override, least=-np.inf):
+            refuse(self, "divisor_override other than 0", divisor_override)
+        self.divisor_override = divisor_override
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
@@ -252,6 +249,16 @@ class AvgPool1d(_AvgPoolNd):
 
     axes = 1
 
+    def __init__(
+        self,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple | None = None,
+        padding: IntOrTuple = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+
 
 class AvgPool2d(_AvgPoolNd):
     """The mean of every window: average-pooling of images.
@@ -266,18 +273,6 @@ class AvgPool2d(_AvgPoolNd):
 
     axes = 2
 
-    def __init__(
-        self,
-        kernel_size: IntOrTuple,
-        stride: IntOrTuple | None = None,
-        padding: IntOrTuple = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
-        self._set_divisor(divisor_override)
-
 
 class AvgPool3d(_AvgPoolNd):
     """The mean of every window: average-pooling of volumes.
@@ -291,18 +286,6 @@ class AvgPool3d(_AvgPoolNd):
     """
 
     axes = 3
-
-    def __init__(
-        self,
-        kernel_size: IntOrTuple,
-        stride: IntOrTuple | None = None,
-        padding: IntOrTuple = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
-        self._set_divisor(divisor_override)
 
 
 def _outer(operation: np.ufunc, lines: list[Array]) -> Array:

@@ -203,7 +203,7 @@ class Recurrence(Layer):
                 np.matmul(hidden[:n], w.hr.data.T, out=after[0])
             before = after
         for s, last in zip(before, end, strict=True):
-            _carry(s, s, last, 0)
+            last[: len(s)] = s  # of those that were under way to the end
         return Kept(x, start, states, a if self.keeps_gates else None), end
 
     def scan_back(self, kept: Kept, dy: Array, dend: States, spans: Spans, w: Weights) -> tuple[Array, States]:
@@ -230,23 +230,22 @@ class Recurrence(Layer):
                 dh_all[begin:stop] = d[0]
                 d[0] = d[0] @ w.hr.data
             gates = a[begin:stop]
-            around = self.step_back(
-                gates, tuple([s[begin:stop] for s in befores]), tuple([s[begin:stop] for s in states]), d
-            )
+            before, after = (tuple([s[begin:stop] for s in each]) for each in (befores, states))
+            around = self.step_back(gates, before, after, d)
             dh = gates[:, by_h] @ hh
             if around[0] is not None:
                 dh += around[0]
             d = [dh, *around[1:]]
         for s, first in zip(d, dstart, strict=True):
-            _carry(s, s, first, 0)
+            first[: len(s)] = s
 
-        da_x, da_h = a[:, by_x], a[:, by_h]
+        da_x, da_h = a[:, by_x], a[:, by_h]  # on the way, the gates have become their gradients
         w.ih.grad += da_x.T @ x
         w.hh.grad += self._rolled(da_h.T @ befores[0], back=True)
         if w.b_ih is not None and w.b_hh is not None:
-            total = a.sum(axis=0)
-            w.b_ih.grad += total[by_x]
-            w.b_hh.grad += self._rolled(total[by_h], back=True)
+            db = a.sum(axis=0)
+            w.b_ih.grad += db[by_x]
+            w.b_hh.grad += self._rolled(db[by_h], back=True)
         if w.hr is not None:
             w.hr.grad += dh_all.T @ hidden
         return da_x @ w.ih.data, dstart
@@ -261,7 +260,7 @@ class Recurrence(Layer):
         return np.roll(rows, -shift if back else shift, axis=0) if shift else rows
 
     def _from_inputs(self, x: Array, w: Weights, by_x: slice, by_h: slice) -> Array:
-        """A of all the steps as far as it does not depend on h: one product."""
+        """The a of all the steps, as far as it does not depend on h: one product."""
         a = np.empty((len(x), self.blocks * self.hidden_size), w.ih.dtype)
         np.matmul(x, w.ih.data.T, out=a[:, by_x])
         if by_x != by_h:

@@ -25,21 +25,20 @@ class Stack(Recurrence):
 
     between: Dropout | None = None
 
-    def build(
+    def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        proj_size: int,
-        return_state: bool,
-        rng: np.random.Generator | int | None,
-        dtype: DTypeLike,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        return_state: bool = False,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> None:
-        """Check the arguments and make the parameters."""
         self.input_size = whole(self, "input_size", input_size)
         self.hidden_size = whole(self, "hidden_size", hidden_size)
         self.num_layers = whole(self, "num_layers", num_layers)
@@ -49,9 +48,8 @@ class Stack(Recurrence):
             refuse(self, "dropout in [0, 1]", dropout)
         self.dropout = within(self, "dropout", dropout, 0, 1)
         self.bidirectional = bool(bidirectional)
-        self.proj_size = whole(self, "proj_size", proj_size, least=0)
         if self.proj_size >= self.hidden_size:
-            refuse(self, "proj_size below hidden_size", proj_size)
+            refuse(self, "proj_size below hidden_size", self.proj_size)
         self.return_state = flag(self, "return_state", return_state)
         rng = np.random.default_rng(rng)
         for layer in range(self.num_layers):
@@ -220,19 +218,8 @@ class RNN(ElmanStep, Stack):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.set_nonlinearity(nonlinearity)
-        self.build(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            0,
-            return_state,
-            rng,
-            dtype,
-        )
+        options: dict[str, Any] = {"return_state": return_state, "rng": rng, "dtype": dtype}
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **options)
 
 
 class LSTM(LSTMStep, Stack):
@@ -288,19 +275,9 @@ class LSTM(LSTMStep, Stack):
         rng: np.random.Generator | int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.build(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            return_state,
-            rng,
-            dtype,
-        )
+        self.proj_size = whole(self, "proj_size", proj_size, least=0)
+        options: dict[str, Any] = {"return_state": return_state, "rng": rng, "dtype": dtype}
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **options)
 
 
 class GRU(GRUStep, Stack):
@@ -336,31 +313,3 @@ class GRU(GRUStep, Stack):
     (dx, dhx) when hx was given. `Unroll(GRUCell(...))` is the same thing step by step.
     Cho et al. 2014, arXiv:1406.1078, with r applied after the product, as in torch and cuDNN
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        return_state: bool = False,
-        rng: np.random.Generator | int | None = None,
-        dtype: DTypeLike = np.float32,
-    ) -> None:
-        self.build(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            0,
-            return_state,
-            rng,
-            dtype,
-        )

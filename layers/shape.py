@@ -49,7 +49,7 @@ class Rearrangement(Layer):
         raise NotImplementedError
 
     def move_back(self, dout: Array, shape: tuple[int, ...]) -> Array:
-        """Dx from dout, `shape` being that of x."""
+        """The dx of dout; `shape` is that of x."""
         return dout.reshape(shape)
 
     def forward(self, x: ArrayLike) -> Array:

@@ -23,10 +23,12 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import refuse
 from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.dropout import Dropout
+from backhand.layers.gated import GELU
 from backhand.layers.linear import Linear
 from backhand.layers.multihead import MultiheadAttention
 from backhand.layers.normalization import LayerNorm
 from backhand.layers.parameter import Array
+from backhand.layers.rectifiers import ReLU
 
 Activation = str | Layer | Callable[..., Any]
 
@@ -56,8 +58,7 @@ class _TransformerLayer(Layer):
         self.nhead = nhead
         self.batch_first = batch_first
         self.norm_first = norm_first
-        names = ("self_attn", "multihead_attn")[: self.blocks - 1]
-        for name in names:
+        for name in ("self_attn", "multihead_attn")[: self.blocks - 1]:
             attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, rng=rng, dtype=dtype)
             setattr(self, name, attention)
         self.linear1 = Linear(d_model, dim_feedforward, bias, rng=rng, dtype=dtype)
@@ -240,9 +241,7 @@ def activation_layer(owner: Layer, activation: Activation) -> Layer:
         return activation
     name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
     if name in ("relu", "gelu"):
-        import backhand.layers as layers  # here, because the package imports this file
-
-        made = getattr(layers, {"relu": "ReLU", "gelu": "GELU"}[name])()
+        made: Any = ReLU() if name == "relu" else GELU()
     else:
         made = activation() if callable(activation) and not isinstance(activation, str) else None
     if not isinstance(made, Layer):

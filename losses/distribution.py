@@ -135,7 +135,7 @@ class GaussianNLLLoss(Loss):
         return unbroadcast(dx, shape), None, unbroadcast(dvar, v.shape).reshape(var_shape)
 
     def _aligned(self, var: Array, shape: tuple[int, ...]) -> Array:
-        """Var so that it broadcasts against x: all sizes, one of them 1, or the last one left out."""
+        """The var, so that it broadcasts against x: all sizes, one of them 1, or the last one left out."""
         if var.shape == shape:
             return var
         if var.shape == shape[:-1]:
