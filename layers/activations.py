@@ -69,6 +69,7 @@ class Sigmoid(Elementwise):
     x, y : any shape
 
     Small outputs keep all their digits, so that the logarithm that a BCELoss takes of them does too.
+    torch.nn.Sigmoid
     """
 
     def function(self, x: Array) -> Array:
@@ -84,6 +85,7 @@ class Tanh(Elementwise):
         y = tanh(x)        dx = dout * (1 - y^2)
 
     x, y : any shape
+    torch.nn.Tanh
     """
 
     def function(self, x: Array) -> Array:
@@ -99,6 +101,7 @@ class Tanhshrink(Elementwise):
         y = x - tanh(x)        dx = dout * tanh(x)^2
 
     x, y : any shape
+    torch.nn.Tanhshrink
     """
 
     def function(self, x: Array) -> Array:
@@ -120,6 +123,7 @@ class LogSigmoid(Elementwise):
     x, y : any shape
 
     The derivative is sigmoid(-x) = 1 - sigmoid(x), and exp(y) is sigmoid(x).
+    torch.nn.LogSigmoid
     """
 
     def function(self, x: Array) -> Array:

@@ -77,6 +77,13 @@ class Loss(Layer):
             return 1.0
         return float(size if count is None else count)
 
+    def anything(self, name: str, value: Any) -> Array:
+        """`value` as an array of whatever it holds: labels are checked against x, not here."""
+        try:
+            return np.asarray(value)
+        except ValueError:
+            self.reject(f"{name} as an array", "rows of different lengths")
+
     def pair(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
         """Input and target as two float arrays of one shape and dtype, or the error that names both shapes."""
         x = self.input(x)
@@ -101,7 +108,8 @@ class Pointwise(Loss):
 
     x, target : shapes that broadcast together; l has the shape that they make
 
-    A subclass writes `function(x, target)` and `gradient(dl, x, target)`, and `operands` where it takes less.
+    A subclass writes `function(x, target)` and `gradient(dl, x, target)`, `operands` where it takes less, and `count`
+    where "mean" is not by the number of all l.
     """
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
@@ -116,11 +124,16 @@ class Pointwise(Loss):
         """dl * l'(x, target), a new array of dl's shape."""
         raise NotImplementedError
 
+    def count(self, x: Array) -> float | None:
+        """What the sum is divided by, for another reduction than "sum" and "none"; None is the number of all l."""
+        return None
+
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, target = self.operands(x, target)
         losses = np.asarray(self.function(x, target), x.dtype)
-        self.save(x, target, out=losses)
-        return self.reduce(losses)
+        count = self.count(x)
+        self.save(x, target, out=losses, count=count)
+        return self.reduce(losses, count)
 
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)

@@ -24,6 +24,7 @@ class BCEWithLogitsLoss(Loss):
 
     From d log p / dx = 1 - p and d log(1 - p) / dx = -p: as with softmax, exp and log cancel, and the error in the
     probability is left. Computed from log(1 - p) = log p - x and log p = -softplus(-x), which cannot overflow.
+    torch.nn.BCEWithLogitsLoss
     """
 
     buffer_names = ("weight", "pos_weight")
@@ -70,6 +71,7 @@ class BCELoss(Pointwise):
     No logarithm counts as less than -100 (so a verdict that is certain and wrong costs 100, not infinity), and
     x (1 - x) not as less than 1e-12, as in torch. There dx is not the slope of l, which would be 0: it still points
     out of the hole.
+    torch.nn.BCELoss
     """
 
     buffer_names = ("weight",)
@@ -103,6 +105,7 @@ class MultiLabelSoftMarginLoss(Loss):
 
     x, target y : (..., C), y between 0 (does not hold) and 1 (holds)      l : (...)
     weight : (C,), or whatever broadcasts to x; a buffer
+    torch.nn.MultiLabelSoftMarginLoss
     """
 
     buffer_names = ("weight",)
@@ -135,6 +138,7 @@ class SoftMarginLoss(Pointwise):
     x : any shape      target y : a shape that broadcasts to it
 
     Where exp overflows, torch has inf; here the sum is max(z, 0) + log(1 + exp(-|z|)) with z = -y x, right at any z.
+    torch.nn.SoftMarginLoss
     """
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:

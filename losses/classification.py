@@ -37,13 +37,6 @@ class OverClasses(Loss):
             self.reject(f"x with {self.weight.size} classes, one for each weight, along axis {axis}", x.shape)
         return x, axis
 
-    def target(self, target: Any) -> Array:
-        """The target as an array, of whatever it holds."""
-        try:
-            return np.asarray(target)
-        except ValueError:
-            self.reject("a target that is an array", "rows of different lengths")
-
     def labels(self, x: Array, axis: int, target: Any, otherwise: str = "") -> tuple[tuple[Array, ...], Array, Array]:
         """What the labels say, once they are known to be labels of x.
 
@@ -51,7 +44,7 @@ class OverClasses(Loss):
         valid : False where the label is ignore_index (index then picks class 0)
         importance : the weight of the label's class; 0 where it is ignored
         """
-        target = self.target(target)
+        target = self.anything("target", target)
         shape = x.shape[:axis] + x.shape[axis + 1 :]
         if target.shape != shape or target.dtype.kind not in "iu":
             self.reject(f"integer labels of shape {shape}{otherwise}", f"{target.dtype} of shape {target.shape}")
@@ -108,7 +101,7 @@ class CrossEntropyLoss(OverClasses):
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, axis = self.scores(x)
-        target = self.target(target)
+        target = self.anything("target", target)
         if target.shape == x.shape and target.dtype.kind == "f":
             return self._against_probabilities(x, axis, target)
         s = self.label_smoothing
@@ -172,6 +165,7 @@ class NLLLoss(OverClasses):
 
     x : log-probabilities, (C,) or (N, C) or (N, C, d1, ...)      target : labels, () or (N,) or (N, d1, ...)
     weight, ignore_index : as in CrossEntropyLoss; "mean" divides by the summed weight_t (nan where that is 0)
+    torch.nn.NLLLoss
     """
 
     def __init__(self, weight: ArrayLike | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> None:

@@ -119,11 +119,11 @@ class CTCLoss(Loss):
             np.maximum(most[:, 1:], alpha[:, :-1], out=most[:, 1:])
             np.maximum(most[:, 2:], alpha[:, :-2] + skip[:, 2:], out=most[:, 2:])
             most[most == -np.inf] = 0
-            total = np.exp(alpha - most)
-            total[:, 1:] += np.exp(alpha[:, :-1] - most[:, 1:])
-            total[:, 2:] += np.exp(alpha[:, :-2] + skip[:, 2:] - most[:, 2:])
+            ways = np.exp(alpha - most)
+            ways[:, 1:] += np.exp(alpha[:, :-1] - most[:, 1:])
+            ways[:, 2:] += np.exp(alpha[:, :-2] + skip[:, 2:] - most[:, 2:])
             with np.errstate(divide="ignore"):
-                arrived[t] = np.log(total) + most
+                arrived[t] = np.log(ways) + most
         return arrived
 
     def _lengths(self, name: str, lengths: ArrayLike, samples: int, most: int | None = None) -> Array:
@@ -138,10 +138,7 @@ class CTCLoss(Loss):
     def _extended(self, targets: ArrayLike, lengths: Array, shape: tuple[int, ...], single: bool) -> Array:
         """e of every sample, with blanks after its end: (N, 2 L + 1), L the longest target."""
         samples, classes = shape
-        try:
-            labels = np.asarray(targets)
-        except ValueError:
-            self.reject("targets as an array", "rows of different lengths")
+        labels = self.anything("targets", targets)
         if labels.dtype.kind not in "iuf":
             self.reject("targets of integers", f"dtype {labels.dtype}")
         longest = int(lengths.max())

@@ -35,15 +35,8 @@ class KLDivLoss(Pointwise):
         super().__init__(reduction=reduction)
         self.log_target = log_target
 
-    def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
-        return self.together(x, target)
-
-    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
-        x, target = self.operands(x, target)
-        losses = np.asarray(self.function(x, target), x.dtype)
-        count = (x.shape[0] if x.ndim else 1) if self.reduction == "batchmean" else None
-        self.save(x, target, out=losses, count=count)
-        return self.reduce(losses, count)
+    def count(self, x: Array) -> float | None:
+        return (x.shape[0] if x.ndim else 1) if self.reduction == "batchmean" else None
 
     def function(self, x: Array, target: Array) -> Array:
         if self.log_target:
@@ -65,6 +58,7 @@ class PoissonNLLLoss(Pointwise):
     eps : keeps the logarithm of a rate of 0 finite
 
     From P(y) = rate^y exp(-rate) / y!. A rate that no float can hold is inf, as in torch.
+    torch.nn.PoissonNLLLoss
     """
 
     def __init__(

@@ -26,6 +26,7 @@ class CosineEmbeddingLoss(Loss):
 
     `backward` returns (dx1, dx2). dx1 is at right angles to x1: the length of a vector does not matter, so nothing
     pulls on it.
+    torch.nn.CosineEmbeddingLoss
     """
 
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:

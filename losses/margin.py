@@ -39,7 +39,7 @@ class MultiMarginLoss(OverClasses):
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x = self.input(x)
         rows, _ = self.scores(as_rows(self, x))
-        labels = self.target(target)
+        labels = self.anything("target", target)
         if labels.ndim == 0 and len(rows) == 1:
             labels = labels.reshape(1)
         index, _, importance = self.labels(rows, 1, labels)
@@ -68,6 +68,7 @@ class MultiLabelMarginLoss(Loss):
     x : (C,) or (N, C)
     target : integers of x's shape: in each row the true classes, one after the other, then -1; what follows the
         first -1 is not looked at. A class that is named twice counts twice.
+    torch.nn.MultiLabelMarginLoss
     """
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
@@ -96,10 +97,7 @@ class MultiLabelMarginLoss(Loss):
 
     def _rows(self, x: Array, target: Any) -> tuple[Array, Array]:
         """x and the target as two tables, once they are known to fit."""
-        try:
-            target = np.asarray(target)
-        except ValueError:
-            self.reject("a target that is an array", "rows of different lengths")
+        target = self.anything("target", target)
         rows = as_rows(self, x)
         fits = target.shape == x.shape if x.ndim == 2 else target.ndim < 2 and target.size == x.size
         if not fits or target.dtype.kind not in "iu":
@@ -144,6 +142,7 @@ class MarginRankingLoss(Loss):
 
     `backward` returns (dx1, dx2). Exactly on the edge (with margin 0: at a tie) the gradient is that of the
     inside, as in torch: a tie is still pulled apart.
+    torch.nn.MarginRankingLoss
     """
 
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:

@@ -48,6 +48,7 @@ class MSELoss(_OfDifference):
         l = d^2,    d = x - target        dx = dl * 2 d
 
     x, target : one shape, any
+    torch.nn.MSELoss
     """
 
     def function(self, difference: Array) -> Array:
@@ -63,6 +64,7 @@ class L1Loss(_OfDifference):
         l = |d|,    d = x - target        dx = dl * sign(d)
 
     x, target : one shape, any; where they are equal the gradient is 0 (nan where there is no number; in torch 0)
+    torch.nn.L1Loss
     """
 
     def function(self, difference: Array) -> Array:
