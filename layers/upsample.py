@@ -141,34 +141,37 @@ class Upsample(Layer):
             return n != 2 or size not in (old, 2 * old)
         return size != old or self.mode in ("bicubic", "nearest-exact")
 
-    def _entries(self, shape: Sizes, axis: int, size: int, dtype: np.dtype[Any]) -> _Entries:
-        """The matrix along one axis, from its old to its new size."""
-        old = shape[axis]
-        # positions are computed in the precision of x, so that they round as torch's do
+    def _positions(self, shape: Sizes, axis: int, size: int, dtype: np.dtype[Any]) -> Array:
+        """Where along one axis of x, in pixels, each output stands."""
+        # in the precision of x, so that positions round as torch's do
         real = np.promote_types(dtype, np.float32).type
+        old, n = shape[axis], len(shape) - 2
         o = np.arange(size, dtype=real)
-        n = len(shape) - 2
+        if self.align_corners:
+            return o * (real(old - 1) / real(size - 1) if size > 1 else real(0))
         step = real(old) / real(size)
         if self._uses_factor(old, size, n):
             step = real(1 / each(self.scale_factor, n)[axis - 2])
-        if self.align_corners:
-            at = o * (real(old - 1) / real(size - 1) if size > 1 else real(0))
-        else:
-            at = o * step if self.mode == "nearest" else step * (o + real(0.5)) - real(0.5)
-        if self.mode in ("nearest", "nearest-exact"):
-            at = at if self.mode == "nearest" else at.clip(0, None) + real(0.5)
-            return _Entries(np.arange(size), _pixel(at, old), None)
-        if self.mode == "bicubic":
-            first = _pixel(at, old)
-            t = (at - first).clip(0, 1)
-            weights = [_keys(t + 1), _keys(t), _keys(1 - t), _keys(2 - t)]
-            pixels = [(first + k).clip(0, old - 1) for k in (-1, 0, 1, 2)]
-        else:
+        return o * step if self.mode == "nearest" else step * (o + real(0.5)) - real(0.5)
+
+    def _entries(self, shape: Sizes, axis: int, size: int, dtype: np.dtype[Any]) -> _Entries:
+        """The matrix along one axis, from its old to its new size."""
+        old = shape[axis]
+        at = self._positions(shape, axis, size, dtype)
+        if self.mode != "bicubic":
             at = at.clip(0, None)
-            first = _pixel(at, old)
-            t = (at - first).clip(0, 1)
-            weights = [1 - t, t]
-            pixels = [first, (first + 1).clip(0, old - 1)]
+        if self.mode == "nearest-exact":
+            at = at + at.dtype.type(0.5)
+        first = _pixel(at, old)
+        if self.mode in ("nearest", "nearest-exact"):
+            return _Entries(np.arange(size), first, None)
+        t = (at - first).clip(0, 1)
+        if self.mode == "bicubic":
+            weight = {-1: _keys(t + 1), 0: _keys(t), 1: _keys(1 - t), 2: _keys(2 - t)}
+        else:
+            weight = {0: 1 - t, 1: t}
+        pixels = [(first + k).clip(0, old - 1) for k in weight]
+        weights = list(weight.values())
         return _Entries(
             np.tile(np.arange(size), len(weights)), np.concatenate(pixels), np.concatenate(weights).astype(dtype)
         )
