@@ -41,6 +41,7 @@ class CosineSimilarity(_Pairwise):
 
     Only what is orthogonal to x1 turns it, so dx1 is v with its part along x1 taken off. Where a norm is below
     eps, torch keeps this formula although the clipped norm is constant there, and so do we; x / |x| is 0 at 0.
+    torch.nn.CosineSimilarity
     """
 
     def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
@@ -86,6 +87,7 @@ class PairwiseDistance(_Pairwise):
     eps : what keeps d off 0, where the norm has a corner
 
     The gradient of a norm is bounded: for p = 2 it is the unit vector d / y. Where d_i is 0, 0 is taken.
+    torch.nn.PairwiseDistance
     """
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> None:

@@ -104,6 +104,7 @@ class Embedding(_Table):
     scale_grad_by_freq : divide the gradient of a row by how often it was read
     sparse : torch's argument; the gradient is the same numbers, always in a dense array, so it changes nothing
     _weight, _freeze : torch's: the matrix to copy, and whether to freeze it; `from_pretrained` says it better
+    torch.nn.Embedding
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class EmbeddingBag(_Table):
     backward returns one gradient for each input that was given: None, (None, None), (None, None, dw), or for x and w
     alone (None, dw). With scale_grad_by_freq PyTorch on a CPU divides by the count of another row where rows repeat;
     here the count is the row's own, as its documentation says.
+    torch.nn.EmbeddingBag
     """
 
     def __init__(

@@ -26,6 +26,7 @@ class ReLU(Elementwise):
     inplace : torch's argument; an input is never written to here, so it changes nothing
 
     The Jacobian is a diagonal of ones and zeros. At x = 0, where no derivative exists, 0 is taken, as in torch.
+    Nair & Hinton 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines"; torch.nn.ReLU
     """
 
     def __init__(self, inplace: bool = False) -> None:

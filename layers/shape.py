@@ -70,6 +70,7 @@ class Flatten(Rearrangement):
         y = x.reshape(...)        dx = dout.reshape(x.shape)
 
     x : (N, C, H, W), say      y : (N, C*H*W) with the default arguments
+    torch.nn.Flatten
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
@@ -92,6 +93,7 @@ class Unflatten(Rearrangement):
     x : (..., size, ...)      y : (..., *unflattened_size, ...)
     dim : the axis to split
     unflattened_size : the sizes to split it into; one of them may be -1, for what remains
+    torch.nn.Unflatten
     """
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]) -> None:

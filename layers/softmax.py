@@ -24,6 +24,7 @@ class Softmax(Layer):
     dim : None is torch's old rule, the first axis for 0, 1 or 3 axes, else the second; better say which
 
     The maximum is taken off first, so no score is too large.
+    torch.nn.Softmax
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -58,6 +59,7 @@ class Softmin(Softmax):
 
     x, y : any shape; the sums run over axis `dim`
     dim : as in Softmax
+    torch.nn.Softmin
     """
 
     def function(self, x: Array, axis: int) -> Array:
@@ -77,6 +79,7 @@ class LogSoftmax(Softmax):
     dim : as in Softmax
 
     The Jacobian is 1 - (ones) p^T with p = exp(y), the softmax. NLLLoss on top of it is CrossEntropyLoss.
+    torch.nn.LogSoftmax
     """
 
     def function(self, x: Array, axis: int) -> Array:
@@ -92,6 +95,7 @@ class Softmax2d(Softmax):
         y_c = exp(x_c) / sum_k exp(x_k)        dx_c = y_c (dout_c - sum_k dout_k y_k)
 
     x, y : (N, C, H, W) or (C, H, W); the sums run over C
+    torch.nn.Softmax2d
     """
 
     def __init__(self) -> None:

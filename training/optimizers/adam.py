@@ -58,10 +58,7 @@ class Adam(Optimizer):
         amsgrad = group["amsgrad"]
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
         for w, g, m, v, *largest, a, b in block.pieces(*names):
-            shrink(group, w)
-            g = descent(group, w, g, b)
-            lerp(m, g, 1 - beta1, a)
-            add_square(v, beta2, g, 1 - beta2, a)
+            g = moments(group, w, g, m, v, beta1, beta2, a, b)
             if amsgrad:
                 v = np.maximum(largest[0], v, out=largest[0])
             np.sqrt(v, out=a)
@@ -182,10 +179,7 @@ class NAdam(Optimizer):
         by_average = lr * mu_next / (1 - float(product) * mu_next)
         correction = 1 - beta2**t
         for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
-            shrink(group, w)
-            g = descent(group, w, g, b)
-            lerp(m, g, 1 - beta1, a)
-            add_square(v, beta2, g, 1 - beta2, a)
+            g = moments(group, w, g, m, v, beta1, beta2, a, b)
             np.multiply(g, by_gradient, out=b)
             np.multiply(m, by_average, out=a)
             b += a
@@ -242,10 +236,7 @@ class RAdam(Optimizer):
             ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             size *= math.sqrt(ratio) * math.sqrt(correction)
         for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
-            shrink(group, w)
-            g = descent(group, w, g, b)
-            lerp(m, g, 1 - beta1, a)
-            add_square(v, beta2, g, 1 - beta2, a)
+            g = moments(group, w, g, m, v, beta1, beta2, a, b)
             if known:
                 np.sqrt(v, out=a)
                 a += eps
@@ -254,3 +245,14 @@ class RAdam(Optimizer):
             else:
                 np.multiply(m, size, out=a)
             w -= a
+
+
+def moments(
+    group: dict[str, Any], w: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, a: Array, b: Array
+) -> Array:
+    """Decay w, and move m and v, the averages of g and g^2; the gradient to go down, which may stand in b."""
+    shrink(group, w)
+    g = descent(group, w, g, b)
+    lerp(m, g, 1 - beta1, a)
+    add_square(v, beta2, g, 1 - beta2, a)
+    return g

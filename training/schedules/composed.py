@@ -47,6 +47,7 @@ class SequentialLR(_Composed):
 
     SequentialLR(optimizer, [LinearLR(optimizer, total_iters=5), CosineAnnealingLR(optimizer, 95)], milestones=[5])
     is a warm-up of 5 steps before a cosine.
+    torch.optim.lr_scheduler.SequentialLR
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ChainedScheduler(_Composed):
         lr_t = lr_0 times the factors of all of them, where they are factors of the rate of the step before
 
     optimizer : theirs, unless given
+    torch.optim.lr_scheduler.ChainedScheduler
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:

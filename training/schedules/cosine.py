@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from backhand.layers.arguments import whole
 from backhand.training.optimizers import Optimizer
 from backhand.training.optimizers.base import is_number
 from backhand.training.schedules.base import LRScheduler, positive
@@ -50,14 +49,10 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
-        for name, value in (("T_0", T_0), ("T_mult", T_mult)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                problem = f"expected {name} to be a positive integer, got {value!r}"
-                raise ValueError(f"CosineAnnealingWarmRestarts: {problem}")
+        self.T_0 = self.T_i = whole(self, "T_0", T_0)
+        self.T_mult = whole(self, "T_mult", T_mult)
         if not is_number(eta_min):
             raise ValueError(f"CosineAnnealingWarmRestarts: expected eta_min to be a number, got {eta_min!r}")
-        self.T_0 = self.T_i = T_0
-        self.T_mult = T_mult
         self.eta_min = eta_min
         self.T_cur: float = last_epoch
         super().__init__(optimizer, last_epoch)

@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from backhand.layers.arguments import whole
 from backhand.training.optimizers import Optimizer
 from backhand.training.schedules.base import LRScheduler, check_optimizer, for_each_group, positive, state_of_function
 
@@ -72,9 +71,9 @@ class OneCycleLR(_MomentumCycle):
     ) -> None:
         check_optimizer(self, optimizer)
         if total_steps is not None:
-            self.total_steps = self._whole("total_steps", total_steps)
+            self.total_steps = whole(self, "total_steps", total_steps)
         elif epochs is not None and steps_per_epoch is not None:
-            self.total_steps = self._whole("epochs", epochs) * self._whole("steps_per_epoch", steps_per_epoch)
+            self.total_steps = whole(self, "epochs", epochs) * whole(self, "steps_per_epoch", steps_per_epoch)
         else:
             raise ValueError("OneCycleLR: expected total_steps, or epochs and steps_per_epoch, got neither")
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
@@ -139,11 +138,6 @@ class OneCycleLR(_MomentumCycle):
         if self.anneal_strategy == "cos":
             return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
         return (end - start) * share + start
-
-    def _whole(self, name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"OneCycleLR: expected {name} to be a positive integer, got {value!r}")
-        return int(value)
 
 
 class CyclicLR(_MomentumCycle):

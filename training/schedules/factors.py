@@ -14,7 +14,9 @@ from backhand.training.schedules.base import LRScheduler, check_optimizer, for_e
 class StepLR(LRScheduler):
     """Multiply by gamma every `step_size` steps.
 
-    lr_t = lr_0 gamma^(t // step_size)
+        lr_t = lr_0 gamma^(t // step_size)
+
+    torch.optim.lr_scheduler.StepLR
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
@@ -35,6 +37,7 @@ class MultiStepLR(LRScheduler):
         lr_t = lr_0 gamma^(how many milestones are at or before t)
 
     milestones : numbers of steps, in any order; one that is there twice counts twice
+    torch.optim.lr_scheduler.MultiStepLR
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class MultiStepLR(LRScheduler):
 class ExponentialLR(LRScheduler):
     """Multiply by gamma at every step.
 
-    lr_t = lr_0 gamma^t
+        lr_t = lr_0 gamma^t
+
+    torch.optim.lr_scheduler.ExponentialLR
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
@@ -71,7 +76,9 @@ class ExponentialLR(LRScheduler):
 class ConstantLR(LRScheduler):
     """Hold the rate at a fraction for some steps, then let it be.
 
-    lr_t = lr_0 factor for t < total_iters,    lr_0 afterwards
+        lr_t = lr_0 factor for t < total_iters,    lr_0 afterwards
+
+    torch.optim.lr_scheduler.ConstantLR
     """
 
     def __init__(
@@ -97,7 +104,9 @@ class ConstantLR(LRScheduler):
 class LinearLR(LRScheduler):
     """Go from one fraction of the rate to another on a straight line: the warm-up.
 
-    lr_t = lr_0 (start_factor + (end_factor - start_factor) min(t, total_iters) / total_iters)
+        lr_t = lr_0 (start_factor + (end_factor - start_factor) min(t, total_iters) / total_iters)
+
+    torch.optim.lr_scheduler.LinearLR
     """
 
     def __init__(
@@ -134,7 +143,9 @@ class LinearLR(LRScheduler):
 class PolynomialLR(LRScheduler):
     """Go down to 0 along a power of the time that is left.
 
-    lr_t = lr_0 (1 - min(t, total_iters) / total_iters)^power
+        lr_t = lr_0 (1 - min(t, total_iters) / total_iters)^power
+
+    torch.optim.lr_scheduler.PolynomialLR
     """
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
@@ -159,6 +170,7 @@ class LambdaLR(LRScheduler):
 
     lr_lambda : a function for all groups, or a list with one for each. A state_dict keeps the attributes of callable
         objects, but not plain functions
+    torch.optim.lr_scheduler.LambdaLR
     """
 
     def __init__(
@@ -194,6 +206,7 @@ class MultiplicativeLR(LambdaLR):
         lr_t = lr_{t-1} lr_lambda(t)
 
     lr_lambda : as in LambdaLR; it is not called for t = 0
+    torch.optim.lr_scheduler.MultiplicativeLR
     """
 
     def rates(self) -> list[float]:

@@ -21,6 +21,7 @@ class ReduceLROnPlateau(LRScheduler):
     cooldown : so many steps after a reduction are not counted        min_lr : one, or a list with one for each group
     eps : a reduction by no more than this is left out
     It knows no time, so SequentialLR and ChainedScheduler do not take it; the Trainer does, with its `monitor`.
+    torch.optim.lr_scheduler.ReduceLROnPlateau
     """
 
     def __init__(
