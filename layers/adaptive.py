@@ -106,6 +106,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Average-pooling of sequences to a given size.
 
         y[o] = mean of x[floor(o S / O) : ceil((o + 1) S / O)]        along the axis, of size S before and O after
+        dx = dout[o] / (the number of those), added up over the cells that share an element
 
     x : (N, C, L) or (C, L)      y : (N, C, L_out), or without N
     output_size : L_out; None keeps the size
@@ -119,6 +120,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Average-pooling of images to a given size.
 
         y[o] = mean of x[floor(o S / O) : ceil((o + 1) S / O)]        along each axis, of size S before and O after
+        dx = dout[o] / (the number of those), added up over the cells that share an element
 
     x : (N, C, H, W) or (C, H, W)      y : (N, C, H_out, W_out), or without N
     output_size : H_out = W_out, or (H_out, W_out); None keeps that size
@@ -132,6 +134,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Average-pooling of volumes to a given size.
 
         y[o] = mean of x[floor(o S / O) : ceil((o + 1) S / O)]        along each axis, of size S before and O after
+        dx = dout[o] / (the number of those), added up over the cells that share an element
 
     x : (N, C, D, H, W) or (C, D, H, W)      y : (N, C, D_out, H_out, W_out), or without N
     output_size : one number, or (D_out, H_out, W_out); None keeps that size

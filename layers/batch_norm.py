@@ -18,11 +18,12 @@ from backhand.layers.normalization import (
     Axes,
     centre,
     quiet,
+    scale_and_shift,
     standardize,
     standardize_backward,
     sum_over,
 )
-from backhand.layers.parameter import Array, Parameter, float_dtype
+from backhand.layers.parameter import Array, float_dtype
 
 
 class _TrackingNorm(Layer):
@@ -49,8 +50,7 @@ class _TrackingNorm(Layer):
         self.affine = affine
         dtype = float_dtype(dtype)
         self.track_running_stats = track_running_stats
-        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
+        self.weight, self.bias = scale_and_shift((self.num_features,), affine, bias, dtype)
         # Any: without running statistics the three are None
         self.running_mean: Any = np.zeros(num_features, dtype) if track_running_stats else None
         self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
@@ -174,8 +174,9 @@ class BatchNorm2d(_BatchNorm):
     """Normalise each channel over the batch and the picture: BatchNorm1d with two axes after the channels.
 
         y = weight * (x - mean) / sqrt(var + eps) + bias
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))        (in eval: weight * rstd * dout)
 
-    x, y : (N, C, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
+    x, y : (N, C, H, W)      weight, bias, running_mean, running_var : (C,); all arguments as in `BatchNorm1d`
     Ioffe & Szegedy 2015, arXiv:1502.03167
     """
 
@@ -186,8 +187,9 @@ class BatchNorm3d(_BatchNorm):
     """Normalise each channel over the batch and the volume: BatchNorm1d with three axes after the channels.
 
         y = weight * (x - mean) / sqrt(var + eps) + bias
+        dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))        (in eval: weight * rstd * dout)
 
-    x, y : (N, C, D, H, W)      weight, bias, and the buffers running_mean, running_var : (C,)
+    x, y : (N, C, D, H, W)      weight, bias, running_mean, running_var : (C,); all arguments as in `BatchNorm1d`
     Ioffe & Szegedy 2015, arXiv:1502.03167
     """
 

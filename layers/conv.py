@@ -111,7 +111,10 @@ class _ConvNd(ColumnsNd):
 class Conv1d(_ConvNd):
     """Convolution along a sequence.
 
-        y[n, f, o] = b[f] + sum over c, k of weight[f, c, k] x[n, c, o stride + k dilation - padding]
+        y[n, f, o] = bias[f] + sum over c, k of weight[f, c, k] x[n, c, o stride + k dilation - padding]
+        dx[n, c, o stride + k dilation - padding] += sum over f of weight[f, c, k] dout[n, f, o]
+        dweight[f, c, k] = sum over n, o of dout[n, f, o] x[n, c, o stride + k dilation - padding]
+        dbias[f] = sum over n, o of dout[n, f, o]
 
     x : (N, in_channels, L) or (in_channels, L)      y : (N, out_channels, L_out), or without N
     weight : (out_channels, in_channels / groups, K)      bias : (out_channels,)
@@ -129,7 +132,9 @@ class Conv1d(_ConvNd):
 class Conv2d(_ConvNd):
     """Convolution of images: the sums of `Conv1d` run over the height and the width of the kernel.
 
-        y[n, f, o, q] = b[f] + sum over c, k, l of weight[f, c, k, l] x[n, c, o + k, q + l]        (with stride 1)
+        y[n, f, o, q] = bias[f] + sum over c, k, l of weight[f, c, k, l] x[n, c, o + k, q + l]        (with stride 1)
+        dx[n, c, o + k, q + l] += sum over f of weight[f, c, k, l] dout[n, f, o, q]
+        dweight[f, c, k, l] = sum over n, o, q of dout[n, f, o, q] x[n, c, o + k, q + l]        dbias[f] = sum of dout
 
     x : (N, in_channels, H, W) or (in_channels, H, W)      y : (N, out_channels, H_out, W_out), or without N
     weight : (out_channels, in_channels / groups, *kernel_size)      bias : (out_channels,)
@@ -143,7 +148,9 @@ class Conv2d(_ConvNd):
 class Conv3d(_ConvNd):
     """Convolution of volumes, or of images over time: the sums of `Conv1d` run over three axes.
 
-        y[n, f, o] = b[f] + sum over c, k of weight[f, c, k] x[n, c, o + k]        (o and k have three components)
+        y[n, f, o] = bias[f] + sum over c, k of weight[f, c, k] x[n, c, o + k]        (o and k have three components)
+        dx[n, c, o + k] += sum over f of weight[f, c, k] dout[n, f, o]
+        dweight[f, c, k] = sum over n, o of dout[n, f, o] x[n, c, o + k]        dbias[f] = sum of dout
 
     x : (N, in_channels, D, H, W) or without N      y : (N, out_channels, D_out, H_out, W_out)
     weight : (out_channels, in_channels / groups, *kernel_size)      bias : (out_channels,)

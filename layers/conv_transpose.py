@@ -122,6 +122,8 @@ class ConvTranspose1d(_ConvTransposeNd):
 
         y[n, f, o stride + k dilation - padding] += sum over c of weight[c, f, k] x[n, c, o]        and + bias[f]
         dx[n, c, o] = sum over f, k of weight[c, f, k] dout[n, f, o stride + k dilation - padding]
+        dweight[c, f, k] = sum over n, o of x[n, c, o] dout[n, f, o stride + k dilation - padding]
+        dbias[f] = sum of dout[n, f]
 
     x : (N, in_channels, L) or (in_channels, L)      y : (N, out_channels, L_out), or without N
     weight : (in_channels, out_channels / groups, K)      bias : (out_channels,)
@@ -131,7 +133,7 @@ class ConvTranspose1d(_ConvTransposeNd):
     forward(x, output_size=None) : L_out itself (or the whole shape of y) instead of output_padding, where
         `stride` different lengths are possible
     All start from U(-b, b), b = 1 / sqrt(out_channels / groups * K).
-    Dumoulin & Visin 2016, arXiv:1603.07285; https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html
+    Dumoulin & Visin 2016, arXiv:1603.07285; torch.nn.ConvTranspose1d
     """
 
     axes = 1
@@ -142,6 +144,8 @@ class ConvTranspose2d(_ConvTransposeNd):
 
         y[n, f, o stride + k dilation - padding] += sum over c of weight[c, f, k] x[n, c, o]        and + bias[f]
         dx[n, c, o] = sum over f, k of weight[c, f, k] dout[n, f, o stride + k dilation - padding]
+        dweight[c, f, k] = sum over n, o of x[n, c, o] dout[n, f, o stride + k dilation - padding]
+        dbias[f] = sum of dout[n, f]
 
     x : (N, in_channels, H, W) or (in_channels, H, W)      y : (N, out_channels, H_out, W_out), or without N
     weight : (in_channels, out_channels / groups, *kernel_size)      bias : (out_channels,)
@@ -157,6 +161,8 @@ class ConvTranspose3d(_ConvTransposeNd):
 
         y[n, f, o stride + k dilation - padding] += sum over c of weight[c, f, k] x[n, c, o]        and + bias[f]
         dx[n, c, o] = sum over f, k of weight[c, f, k] dout[n, f, o stride + k dilation - padding]
+        dweight[c, f, k] = sum over n, o of x[n, c, o] dout[n, f, o stride + k dilation - padding]
+        dbias[f] = sum of dout[n, f]
 
     x : (N, in_channels, D, H, W) or without N      y : (N, out_channels, D_out, H_out, W_out), or without N
     weight : (in_channels, out_channels / groups, *kernel_size)      bias : (out_channels,)

@@ -45,6 +45,8 @@ class MultiheadAttention(Layer):
     and add_zero_attn add comes after the S keys.
     backward returns (dquery, dkey, dvalue), also where the three were one array: then they add up.
 
+        y = MultiheadAttention(64, 8, batch_first=True)(x, x, x)        # self-attention, x and y (N, L, 64)
+
     Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2. Starts as in torch: in-projections Xavier-uniform, biases 0,
     bias_k and bias_v N(0, 1/E), out_proj.weight as in Linear.
     """

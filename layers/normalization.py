@@ -65,9 +65,7 @@ class LayerNorm(Layer):
         self.normalized_shape = sizes_of(self, normalized_shape)
         self.eps = number(self, "eps", eps)
         self.elementwise_affine = elementwise_affine
-        dtype = float_dtype(dtype)
-        self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(self.normalized_shape, dtype)) if elementwise_affine and bias else None
+        self.weight, self.bias = scale_and_shift(self.normalized_shape, elementwise_affine, bias, dtype)
 
     @quiet
     def forward(self, x: ArrayLike) -> Array:
@@ -124,8 +122,7 @@ class RMSNorm(Layer):
         self.normalized_shape = sizes_of(self, normalized_shape)
         self.eps = None if eps is None else number(self, "eps", eps)
         self.elementwise_affine = elementwise_affine
-        dtype = float_dtype(dtype)
-        self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+        self.weight, _ = scale_and_shift(self.normalized_shape, elementwise_affine, False, dtype)
 
     @quiet
     def forward(self, x: ArrayLike) -> Array:
@@ -183,9 +180,7 @@ class GroupNorm(Layer):
             refuse(self, f"num_channels to be a multiple of num_groups={num_groups}", num_channels)
         self.eps = number(self, "eps", eps)
         self.affine = affine
-        dtype = float_dtype(dtype)
-        self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
+        self.weight, self.bias = scale_and_shift((self.num_channels,), affine, bias, dtype)
 
     @quiet
     def forward(self, x: ArrayLike) -> Array:
@@ -233,6 +228,15 @@ def sizes_of(layer: Layer, normalized_shape: Any) -> tuple[int, ...]:
     if not sizes:
         refuse(layer, "normalized_shape with at least one axis", ())
     return tuple(whole(layer, "normalized_shape", size) for size in sizes)
+
+
+def scale_and_shift(
+    shape: tuple[int, ...], affine: bool, bias: bool, dtype: DTypeLike
+) -> tuple[Parameter | None, Parameter | None]:
+    """The weight and the bias that come after a normalization: from 1 and 0, or None where there are none."""
+    dtype = float_dtype(dtype)
+    weight = Parameter(np.ones(shape, dtype)) if affine else None
+    return weight, Parameter(np.zeros(shape, dtype)) if affine and bias else None
 
 
 def last_axes(layer: Layer, x: Array, sizes: tuple[int, ...]) -> Axes:

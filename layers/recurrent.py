@@ -256,6 +256,10 @@ class LSTM(LSTMStep, Stack):
 
     Returns y, or (y, (h_n, c_n)) with return_state, shaped as hx. backward takes dy, or (dy, (dh_n, dc_n)), and gives
     dx, or (dx, (dh, dc)) when hx was given. `Unroll(LSTMCell(...))` is the same thing step by step.
+
+        y = LSTM(10, 20)(x)                                     # x (T, N, 10), y (T, N, 20)
+        y, (h_n, c_n) = LSTM(10, 20, return_state=True)(x, (h_0, c_0))
+
     Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; f: Gers, Schmidhuber & Cummins 2000; W_hr: Sak, Senior &
     Beaufays 2014, arXiv:1402.1128
     """

@@ -62,6 +62,9 @@ class Upsample(Layer):
     align_corners : the centres of the corner pixels stay where they are (for the smooth modes)
     recompute_scale_factor : take f = S_out / S in the positions instead of the given scale_factor, which differs from
         it where S f is not whole
+
+        y = Upsample(scale_factor=2, mode="bilinear")(x)        # x (N, C, H, W), y (N, C, 2 H, 2 W)
+
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Upsample.html; Keys 1981, "Cubic Convolution Interpolation
     for Digital Image Processing"
     """

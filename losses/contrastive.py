@@ -33,7 +33,9 @@ class InfoNCELoss(_Contrastive):
     """Each query should find its own key among all keys.
 
         l_i = -log p_ii,    p_i = softmax_j(s_ij),    s_ij = cos(query_i, key_j) / temperature
-        ds = dl * (p - identity), and through the cosines (u = x / |x|):  dx = (du - u (u . du)) / |x|
+        ds = dl * (p - identity),    with u, v the query and the key divided by their lengths:
+        du_i = sum_j ds_ij v_j / temperature,    dv_j = sum_i ds_ij u_i / temperature
+        dquery = (du - u (u . du)) / |query|,    dkey = (dv - v (v . dv)) / |key|
 
     query : (N, D)
     key : (M, D), M >= N: row i belongs to query i, all other rows are its negatives (the keys of the other queries,

@@ -40,6 +40,9 @@ class CTCLoss(Loss):
     exp(x) - gamma, the derivative by *scores whose log-softmax is x*. A LogSoftmax in front hands it on unchanged,
     and makes exp(x) - gamma out of -gamma too, so the network gets the same gradient; but a gradient check has to
     include the LogSoftmax. Where x is -inf (a symbol that is impossible), torch's dx is nan, and ours is 0.
+
+        loss = CTCLoss().forward(log_probabilities, targets, input_lengths, target_lengths)
+
     Graves et al. 2006, "Connectionist Temporal Classification", section 4; torch.nn.CTCLoss
     """
 

@@ -61,6 +61,7 @@ class TripletMarginLoss(Loss):
         with swap, D(a, n) is replaced by min(D(a, n), D(p, n))
 
         dD/du = sign(d) (|d| / D)^(p-1),    d = u - v + eps,    dD/dv = -dD/du
+        da = dl * (dD(a, p)/da - dD(a, n)/da) where l is not cut off, and dp, dn likewise from the D that they are in
 
     anchor a, positive p, negative n : (..., D), as many axes each, shapes that broadcast
     margin : above 0      p : which norm, any number; inf is the largest |d|      eps : keeps d off 0

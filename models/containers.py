@@ -75,7 +75,7 @@ class Sequential(Container):
         """Put one more layer at the end, named by its position; returns the Sequential itself."""
         name = str(len(self.layers))
         if name in self.layers:
-            raise ValueError(f"{type(self).__name__}: there is a layer named {name!r} already")
+            raise ValueError(f"{type(self).__name__}: expected no layer of the name {name!r} yet, got one")
         self.layers[name] = _check_layer(self, layer)
         return self
 
