@@ -7,7 +7,7 @@ forward gathers rows, backward scatters them back.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import number, one_of, refuse, whole, within
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, float_dtype
-
-T = TypeVar("T", bound="_Table")
 
 
 class _Table(Layer):

@@ -40,15 +40,15 @@ class _Windowed(Layer):
         """How many windows an image whose last axes are `shape` has along each axis, or the error if none."""
         return self._windows.outputs(self, shape, tuple((p, p) for p in self._padding))
 
-    def _take(self, image: Array, outputs: Sizes) -> Array:
+    def _columns(self, image: Array, outputs: Sizes) -> Array:
         """Columns (..., C K, windows) from an image (..., C, H, W)."""
         columns = np.zeros((*image.shape[:-2], int(np.prod(self._windows.kernel)), *outputs), image.dtype)
         for k, (to, at) in enumerate(self._windows.meetings(image.shape[-2:], outputs, self._padding)):
             columns[..., k, :, :][to] = image[at]
         return columns.reshape(*image.shape[:-3], -1, int(np.prod(outputs)))
 
-    def _put(self, columns: Array, sizes: Sizes, outputs: Sizes) -> Array:
-        """The adjoint of `_take`: the image (..., C, *sizes) where each number adds to where it was taken from."""
+    def _put_back(self, columns: Array, sizes: Sizes, outputs: Sizes) -> Array:
+        """The adjoint of `_columns`: the image (..., C, *sizes) where each number adds to where it was taken from."""
         lead, kernel = columns.shape[:-2], int(np.prod(self._windows.kernel))
         columns = columns.reshape(*lead, -1, kernel, *outputs)
         image = np.zeros((*lead, columns.shape[-4], *sizes), columns.dtype)
@@ -78,14 +78,14 @@ class Unfold(_Windowed):
         x = self.input(x)
         check_image(self, x, self.axes)
         outputs = self._count(x.shape)
-        y = self._take(x, outputs)
+        y = self._columns(x, outputs)
         self.save(x.shape[-2:], outputs, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         sizes, outputs = self.saved()
-        return self._put(dout, sizes, outputs)
+        return self._put_back(dout, sizes, outputs)
 
 
 class Fold(_Windowed):
@@ -121,11 +121,11 @@ class Fold(_Windowed):
         windows = int(np.prod(outputs))
         if x.ndim not in (2, 3) or x.shape[-2] % kernel or x.shape[-1] != windows:
             self.reject(f"x of shape (N, C * {kernel}, {windows}) or (C * {kernel}, {windows})", x.shape)
-        y = self._put(x, sizes, outputs)
+        y = self._put_back(x, sizes, outputs)
         self.save(outputs, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         (outputs,) = self.saved()
-        return self._take(dout, outputs)
+        return self._columns(dout, outputs)

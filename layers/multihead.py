@@ -237,6 +237,7 @@ class MultiheadAttention(Layer):
         return mask
 
     def _leave_map(self, batched: bool, average: bool) -> None:
+        """Put the weights of the attention where they can be drawn."""
         weights = self.attention.attention_map
         if weights is None:
             return

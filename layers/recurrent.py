@@ -148,11 +148,13 @@ class Stack(Recurrence):
         return self._time_major(array, array.ndim == 3), array.ndim == 3
 
     def _time_major(self, x: Array, batched: bool) -> Array:
+        """(T, N, F), from the order of axes that the user has."""
         if not batched:
             return x[:, None]
         return x.swapaxes(0, 1) if self.batch_first else x
 
     def _as_given(self, x: Array, batched: bool) -> Array:
+        """The way back."""
         if not batched:
             return x[:, 0]
         return x.swapaxes(0, 1) if self.batch_first else x

@@ -37,6 +37,11 @@ class _TransformerLayer(Layer):
     """What the layer of the encoder and that of the decoder share: the step, self-attention, the feed-forward net."""
 
     blocks: int  # how many steps, each with a norm and a dropout of its own
+    self_attn: MultiheadAttention
+    norm1: LayerNorm
+    norm2: LayerNorm
+    dropout1: Dropout
+    dropout2: Dropout
 
     def __init__(
         self,
@@ -69,12 +74,6 @@ class _TransformerLayer(Layer):
         for i in range(1, self.blocks + 1):
             setattr(self, f"dropout{i}", Dropout(dropout, rng=rng))
         self.activation = activation_layer(self, activation)
-
-    self_attn: MultiheadAttention
-    norm1: LayerNorm
-    norm2: LayerNorm
-    dropout1: Dropout
-    dropout2: Dropout
 
     # ------------------------------------------------------------------ the step, and its derivative
 

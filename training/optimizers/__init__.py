@@ -4,8 +4,10 @@ The names, arguments, defaults and arithmetic are those of torch.optim. What dif
 moves the parameters of a group onto one flat vector (their `data` and `grad` become views of it), so an update is
 a few whole-vector operations however many layers there are.
 
-In the equations g is the gradient, w a parameter, t the number of the step. Every optimizer takes
+In the equations g is the gradient, w a parameter, t the number of the step. Arguments that mean the same wherever
+they are taken:
 
+    lr : the learning rate        eps : keeps a division finite
     maximize : g = -g first        weight_decay : then g = g + weight_decay w, the gradient of an L2 penalty
 """
 

@@ -30,9 +30,6 @@ class Optimizer:
     params : Parameters (`model.parameters()`), or dicts {"params": [...], "lr": ...} whose options differ
     defaults : the options of a group that does not say otherwise
 
-    Options that mean the same wherever they exist: lr is the learning rate; weight_decay adds weight_decay * w to the
-    gradient g (the slope of weight_decay |w|^2 / 2); maximize climbs, with -g for g; eps keeps a division finite.
-
     A subclass writes `update(group, block)`. Parameters with requires_grad=False are left alone, and may be frozen
     and thawed at any time. Whatever else rebinds a parameter's arrays (`astype`, another optimizer) is noticed at
     the next step: they are taken in again, with their state. An array taken from `parameter.data` before the
