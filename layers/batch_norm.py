@@ -158,12 +158,12 @@ class BatchNorm1d(_BatchNorm):
         dx = weight * rstd * (dout - mean(dout) - xhat * mean(dout * xhat))        (in eval: weight * rstd * dout)
         dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
 
-    x, y : (N, C) or (N, C, L)      weight, bias : (C,), from 1 and 0      (the derivation: the head of this file)
+    x, y : (N, C) or (N, C, L), C = num_features      weight, bias : (C,), from 1 and 0; none without `affine`
     momentum : the weight of the newest batch in running_mean and running_var; None averages over all batches
     track_running_stats : False keeps no running statistics, and then the batch's own serve in eval too
 
     In training mean and var (divided by n) are those of the batch, and the running statistics move (running_var
-    by the unbiased variance, divided by n - 1); eval uses those.
+    by the unbiased variance, divided by n - 1); eval uses those. (The derivation: the head of normalization.py.)
     Ioffe & Szegedy 2015, arXiv:1502.03167
     """
 

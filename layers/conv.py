@@ -117,7 +117,7 @@ class Conv1d(_ConvNd):
         dbias[f] = sum over n, o of dout[n, f, o]
 
     x : (N, in_channels, L) or (in_channels, L)      y : (N, out_channels, L_out), or without N
-    weight : (out_channels, in_channels / groups, K)      bias : (out_channels,)
+    weight : (out_channels, in_channels / groups, K)      bias : (out_channels,);      K = kernel_size
         L_out = floor((L + 2 padding - dilation (K - 1) - 1) / stride) + 1
     padding : an amount, "valid" (none) or "same" (L_out = L)
     groups : that many convolutions side by side, each of its own in_channels / groups channels

@@ -126,10 +126,11 @@ class ConvTranspose1d(_ConvTransposeNd):
         dbias[f] = sum of dout[n, f]
 
     x : (N, in_channels, L) or (in_channels, L)      y : (N, out_channels, L_out), or without N
-    weight : (in_channels, out_channels / groups, K)      bias : (out_channels,)
+    weight : (in_channels, out_channels / groups, K)      bias : (out_channels,);      K = kernel_size
         L_out = (L - 1) stride - 2 padding + dilation (K - 1) + output_padding + 1
     padding : how much is cut off at both ends of y; output_padding : how much longer y is at its end
     groups : that many transposed convolutions side by side, each of its own channels
+    padding_mode : "zeros", the only one, as in torch
     forward(x, output_size=None) : L_out itself (or the whole shape of y) instead of output_padding, where
         `stride` different lengths are possible
     All start from U(-b, b), b = 1 / sqrt(out_channels / groups * K).

@@ -38,6 +38,7 @@ class TransformerEncoder(_Stack):
     """Layers of an encoder, one after the other, and a normalization at the end.
 
         y = norm(layer_n(... layer_1(src)))
+        dsrc = dlayer_1(... dlayer_n(dnorm(dout)))
 
     src, y : as the layers take them: see TransformerEncoderLayer
     mask, src_key_padding_mask, is_causal : handed on to every layer
@@ -85,7 +86,7 @@ class TransformerDecoder(_Stack):
     """Layers of a decoder, one after the other, each looking at the same memory, and a normalization at the end.
 
         y = norm(layer_n(... layer_1(tgt, memory)..., memory))
-        dmemory = the sum over the layers
+        dtgt = the dx of layer_1,    dmemory = the sum over the layers
 
     tgt, memory, y : as the layers take them: see TransformerDecoderLayer
     The masks and is_causal flags are handed on to every layer; decoder_layer, num_layers and norm are as in

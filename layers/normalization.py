@@ -46,7 +46,7 @@ class LayerNorm(Layer):
         dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),    dxhat = dout * weight
         dweight = sum of dout * xhat,        dbias = sum of dout,        over the leading axes
 
-    x, y : (..., *normalized_shape)      weight, bias : normalized_shape, from 1 and 0
+    x, y : (..., *normalized_shape)      weight, bias : normalized_shape, from 1 and 0; none without elementwise_affine
     normalized_shape : an int stands for the last axis alone
 
     The same in training and eval: no sample sees another one. (The derivation: the head of this file.)
@@ -103,7 +103,7 @@ class RMSNorm(Layer):
         dx = rstd * (dxhat - xhat * mean(dxhat * xhat)),    dxhat = dout * weight
         dweight = sum of dout * xhat        over the leading axes
 
-    x, y : (..., *normalized_shape)      weight : normalized_shape, from 1
+    x, y : (..., *normalized_shape)      weight : normalized_shape, from 1; none without elementwise_affine
     normalized_shape : an int stands for the last axis alone
     eps : None is the machine epsilon of x's dtype
 
@@ -156,7 +156,7 @@ class GroupNorm(Layer):
         dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),    dxhat = dout * weight
         dweight = sum of dout * xhat,        dbias = sum of dout,        over all but the channel axis
 
-    x, y : (N, num_channels, ...)      weight, bias : (num_channels,), from 1 and 0
+    x, y : (N, num_channels, ...)      weight, bias : (num_channels,), from 1 and 0; none without `affine`
     num_groups : into so many groups of neighbours the channels are divided; 1 is LayerNorm over a whole sample,
         num_channels is InstanceNorm
 

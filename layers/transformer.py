@@ -148,6 +148,7 @@ class TransformerEncoderLayer(_TransformerLayer):
     dropout : on the weights of the attention, on what both steps add, and inside the net
     activation : "relu", "gelu", a Layer, or a class of them (a function called relu or gelu counts as its name)
     norm_first : normalise what goes into a step, not what comes out
+    layer_norm_eps, bias : the eps of the norms; whether norms, attention and linear maps have biases
     Inside: self_attn (whose attention_map is there for drawing), linear1, linear2, norm1, norm2
     Vaswani et al. 2017, arXiv:1706.03762, fig. 1; norm_first: Xiong et al. 2020, arXiv:2002.04745, fig. 1
     """
