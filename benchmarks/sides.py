@@ -317,7 +317,61 @@ class Compiled(Eager):
         return self.torch.compile(model)
 
 
-SIDES: dict[str, type[Side]] = {"backhand": Ours, "torch": Eager, "compile": Compiled}
+class Jax(Side):
+    """JAX, the whole step in one jit. Of whole models alone, and only of those in benchmarks.jax_nn."""
+
+    def prepare(self, threads: int) -> None:
+        # XLA takes a thread for each core that it may use, and can be told in no other way
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        import jax
+
+        import benchmarks.jax_nn
+
+        self.jax = jax
+        self.nn = benchmarks.jax_nn
+        jax.jit(lambda x: x + 1)(1.0).block_until_ready()
+
+    def build(self) -> None:
+        assert isinstance(self.workload, Model) and self.workload.jax
+        network = getattr(self.nn, self.workload.jax)
+        self.x, self.target = (self.jax.numpy.asarray(each) for each in self.batch)
+        update = self.nn.optimizer(self.workload.optimizer, self.workload.options)
+        gradient = self.jax.value_and_grad(lambda w, x, target: self.nn.cross_entropy(network(w, x), target))
+
+        def step(t: Any, memory: Any, w: Any, x: Any, target: Any) -> Any:
+            loss, g = gradient(w, x, target)
+            return loss, *update(t, memory, w, g)
+
+        self.whole = self.jax.jit(step, donate_argnums=(0, 1, 2))
+        self.gradient, self.updated = self.jax.jit(gradient), self.jax.jit(update)
+
+    def load(self, state: State) -> None:
+        # a shared weight stands in a state_dict twice, and is one weight
+        kept = {
+            name: array for name, array in state.items() if not (name == "lm_head.weight" and "wte.weight" in state)
+        }
+        self.w = {name: self.jax.numpy.array(array) for name, array in kept.items()}
+        self.memory = {name: (0 * w, 0 * w) for name, w in self.w.items()}
+        self.t = self.jax.numpy.zeros(())
+
+    def differentiate(self) -> float:
+        loss, self.g = self.gradient(self.w, self.x, self.target)
+        return float(loss)
+
+    def update(self) -> None:
+        self.t, self.memory, self.w = self.updated(self.t, self.memory, self.w, self.g)
+
+    def gradients(self) -> State:
+        return {name: np.asarray(g) for name, g in self.g.items()}
+
+    def step(self) -> None:
+        loss, self.t, self.memory, self.w = self.whole(self.t, self.memory, self.w, self.x, self.target)
+        float(loss)
+        self.jax.block_until_ready(self.w)
+
+
+SIDES: dict[str, type[Side]] = {"backhand": Ours, "torch": Eager, "compile": Compiled, "jax": Jax}
 
 
 @contextmanager

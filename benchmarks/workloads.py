@@ -21,6 +21,7 @@ class Model(NamedTuple):
     optimizer, options : the class's name and arguments, the same in both libraries
     std : of the normal numbers that the matrices start from, where the layers' own start is not what is wanted
     jax : the name of the network in benchmarks.jax_nn, where there is one
+    tolerance : how far losses and gradients may differ in the first steps, relative, in float32
     """
 
     build: Callable[[Any], Any]
@@ -29,6 +30,7 @@ class Model(NamedTuple):
     options: dict[str, Any]
     std: float | None = None
     jax: str | None = None
+    tolerance: float = 1e-4
 
 
 class Single(NamedTuple):
@@ -37,12 +39,14 @@ class Single(NamedTuple):
     build : makes it from the library that it is given
     shape : of its input (of each of its `inputs`, which differ)
     options : keyword arguments of forward
+    tolerance : how far results may differ, relative, in float32
     """
 
     build: Callable[[Any], Any]
     shape: tuple[int, ...]
     inputs: int = 1
     options: dict[str, Any] = {}
+    tolerance: float = 1e-4
 
 
 def labelled(shape: tuple[int, ...], classes: int) -> Callable[[Rng], tuple[Array, Array]]:
@@ -72,7 +76,9 @@ MODELS: dict[str, Model] = {
     "wide-mlp": Model(lambda nn: networks.mlp(nn, 784, 1024, 1024, 10), labelled((256, 784), 10), *ADAM, jax="mlp"),
     "lenet": Model(networks.lenet, labelled((64, 1, 28, 28), 10), *SGD),
     "convnet": Model(networks.convnet, labelled((64, 3, 32, 32), 10), *SGD),
-    "resnet20": Model(networks.resnet20, labelled((64, 3, 32, 32), 10), *SGD),
+    # 19 ReLUs deep, rounding decides on which side of 0 a few numbers fall: PyTorch's own float32 gradients are 4e-3
+    # from its float64 ones. In float64 both sides agree to 1e-12 (tests/test_benchmarks.py).
+    "resnet20": Model(networks.resnet20, labelled((64, 3, 32, 32), 10), *SGD, tolerance=5e-3),
     "alexnet": Model(networks.alexnet, labelled((16, 3, 224, 224), 1000), *SGD),
     **{
         f"char-lstm{name}": Model(
