@@ -86,7 +86,7 @@ def optimizer(name: str, options: dict[str, Any]) -> Callable[[Any, Any, Weights
         v = options["alpha"] * v + (1 - options["alpha"]) * g * g
         return w - lr * g / (jnp.sqrt(v) + 1e-8), m, v
 
-    rule = {"Adam": adam, "AdamW": adam, "RMSprop": rmsprop}[name]
+    rule: Callable[..., Any] = {"Adam": adam, "AdamW": adam, "RMSprop": rmsprop}[name]
 
     def update(t: Any, memory: Any, w: Weights, g: Weights) -> tuple[Any, Any, Weights]:
         new = {key: rule(w[key], g[key], *memory[key], t + 1.0) for key in w}
