@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.measure import Row, compare
 from benchmarks.sides import cores
+from benchmarks.where import where
 from benchmarks.workloads import MODELS, SINGLES, WORKLOADS
 
 PACKAGES = {"torch": "torch", "compile": "torch", "jax": "jax"}
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help=f"for every side alike (this machine has {cores()})")
     parser.add_argument("--seconds", type=float, default=10, help="the time for each workload (default: 10)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    parser.add_argument("--where", action="store_true", help="compare nothing: where does our own time go?")
     parser.add_argument("--list", action="store_true", help="print the workloads, and end")
     options = parser.parse_args()
     if options.list:
@@ -41,6 +43,10 @@ def main() -> int:
         parser.error(f"no workload named {', '.join(unknown)}; see --list")
     if options.threads < 1 or options.seconds <= 0:
         parser.error("--threads and --seconds must be above 0")
+    if options.where:
+        for name in names:
+            print(*where(name, options.threads, options.seconds), sep="\n")
+        return 0
     against = []
     for side in options.against.split(","):
         if side not in PACKAGES:
