@@ -18,6 +18,7 @@ from benchmarks import networks
 from benchmarks.backhand_nn import Backhand, Heads, OptionA, Positions
 from benchmarks.flops import flops
 from benchmarks.measure import agree, differences
+from benchmarks.where import where
 from benchmarks.workloads import MODELS, WORKLOADS
 
 ROOT = Path(__file__).parent.parent
@@ -142,6 +143,12 @@ def test_counting_leaves_a_model_as_it_was():
     assert "forward" not in model["fc1"].__dict__
     with pytest.raises(RuntimeError, match="no forward"):
         model.backward(np.zeros((1, 10), np.float32))
+
+
+def test_where_names_each_kind_of_layer():
+    title, _, *rows = where("digits-mlp", threads=1, seconds=0.01)
+    assert title.startswith("digits-mlp: ")
+    assert {row.split()[0] for row in rows} == {"Linear", "ReLU", "Flatten", "Sequential", "loss", "optimizer"}
 
 
 def test_resnet20_costs_what_is_published():
