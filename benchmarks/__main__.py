@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
+import os
 import sys
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from benchmarks.measure import Row, compare
 from benchmarks.sides import cores
@@ -58,7 +59,9 @@ def main() -> int:
     if not against:
         parser.error('nothing to compare with; pip install -e ".[bench]"')
 
-    print(f"NumPy {np.__version__}, Python {platform.python_version()}, {options.threads} of {cores()} cores, float32")
+    print(f"NumPy {np.__version__} ({blas()}), {options.threads} of {cores()} cores, float32")
+    if "OPENBLAS_CORETYPE" in os.environ:
+        print("OPENBLAS_CORETYPE is set: NumPy may be held to the kernels of an older CPU", file=sys.stderr)
     print(HEAD)
     rows: list[Row] = []
     failed = []
@@ -78,6 +81,12 @@ def main() -> int:
         with open(options.json, "w") as file:
             json.dump({"threads": options.threads, "rows": [row._asdict() for row in rows]}, file, indent=1)
     return 1 if failed else 0
+
+
+def blas() -> str:
+    """The BLAS that NumPy multiplies with, and the CPU that it takes this one for."""
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    return ", ".join(f"{info['internal_api']} {info['version']} {info.get('architecture', '')}" for info in found)
 
 
 def line(row: Row) -> str:
