@@ -272,7 +272,7 @@ class Eager(Side):
         return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
 
     def load(self, state: State) -> None:
-        # a copy: Linux lets no two processes write into what came through the pipe, and torch warns of it
+        # torch.tensor copies: the weights stay apart from the arrays that they came from
         self.model.load_state_dict({name: self.torch.tensor(array) for name, array in state.items()})
 
     def differentiate(self) -> float:
