@@ -34,29 +34,7 @@ from backhand.layers import (
 )
 from backhand.losses import MSELoss
 from backhand.models import Concat, Parallel, Residual, Sequential, Sum, Unroll
-
-
-class Scale(Layer):
-    """A user's layer: no super().__init__(), a list of layers, a buffer."""
-
-    buffer_names = ("seen",)
-
-    def __init__(self):
-        self.factor = Parameter(np.full(3, 2.0))
-        self.inner = [Linear(3, 3, rng=0), Tanh()]
-        self.named = {"last": Linear(3, 2, rng=1)}
-        self.seen = np.array(0)
-
-    def forward(self, x):
-        self.save(x)
-        self.seen += 1
-        for layer in self.inner:
-            x = layer(x * self.factor.data)
-        return self.named["last"](x)
-
-    def backward(self, dout):
-        return dout
-
+from tests.states import Scale
 
 # ---------------------------------------------------------------------- repr and the rest
 
