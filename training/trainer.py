@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.layers.arguments import whole
 from backhand.layers.base import Layer, LayerError
 from backhand.layers.parameter import Array, Parameter
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
@@ -111,13 +112,13 @@ class Trainer:
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.folder = None if folder is None else os.fspath(folder)
-        self.patience = None if patience is None else _whole("patience", patience)
+        self.patience = None if patience is None else whole(self, "patience", patience)
         self.monitor = monitor
         self.restore_best = restore_best
         self.progress = progress
         self.after_step = after_step
         self.after_epoch = after_epoch
-        self.log_every = _whole("log_every", log_every, least=0)
+        self.log_every = whole(self, "log_every", log_every, least=0)
         self.rng = np.random.default_rng(seed)
         self.history = History(None if self.folder is None else os.path.join(self.folder, "history.jsonl"))
         self.steps = 0
@@ -148,8 +149,8 @@ class Trainer:
         Raises TrainingError at the first loss or gradient that is not finite: parameters and buffers are then as
         they were before that step, and so written to model.safetensors.
         """
-        epochs = _whole("epochs", epochs)
-        batch_size = _whole("batch_size", batch_size)
+        epochs = whole(self, "epochs", epochs)
+        batch_size = whole(self, "batch_size", batch_size)
         batches = as_batches("train", train)
         held_out = None if validation is None else as_batches("validation", validation)
         for each in (batches, held_out):
@@ -212,11 +213,11 @@ class Trainer:
 
     def evaluate(self, data: Any, batch_size: int = 256) -> dict[str, float]:
         """The loss and the metrics over data (arrays or batches, as in `fit`) in eval mode: {"loss": ..., ...}."""
-        return self._evaluate(as_batches("data", data), _whole("batch_size", batch_size))
+        return self._evaluate(as_batches("data", data), whole(self, "batch_size", batch_size))
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
         """The model's outputs for x (a tuple where it takes several inputs), in eval mode."""
-        batch_size = _whole("batch_size", batch_size)
+        batch_size = whole(self, "batch_size", batch_size)
         batches = ArrayBatches("x", x if isinstance(x, tuple) else (x,))
         with evaluating(self.model):
             outputs = [self.model.forward(*inputs) for inputs, _ in batches.batches(batch_size)]
@@ -409,10 +410,3 @@ def falls(monitor: str) -> bool:
 def _finite(gradient: Array) -> bool:
     # one product tells for sure when it is finite; squares that are too large for float32 are looked at again
     return math.isfinite(np.dot(gradient, gradient)) or bool(np.isfinite(gradient).all())
-
-
-def _whole(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
-        kind = "an integer, 0 or more" if least == 0 else "a positive integer"
-        raise ValueError(f"Trainer: expected {name} to be {kind}, got {value!r}")
-    return int(value)
