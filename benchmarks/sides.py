@@ -173,6 +173,7 @@ class Ours(Side):
             self.loss = self.losses.CrossEntropyLoss()
             cls = getattr(self.optimizers, self.workload.optimizer)
             self.optimizer = cls(self.model.parameters(), **self.workload.options)
+            self.model.input_requires_grad_(False)  # as a Trainer does it; PyTorch sees it in the tensor
         else:
             self.dout = np.random.default_rng(SEED + 2).standard_normal(self._shape_out(), np.float32)
 

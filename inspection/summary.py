@@ -228,8 +228,8 @@ def _cached_bytes(model: Layer, inputs: Any) -> tuple[dict[int, int], bool]:
     kept: dict[int, int] = {}
     first: dict[int, int] = {}  # id of the memory -> id of the layer
     twice = False
-    for saved, layer in sorted(stacks, key=lambda each: each[0].tick):
-        for array in _arrays(saved.values):
+    for saved, layer in sorted(stacks, key=lambda each: each[0][0]):
+        for array in _arrays(saved[1]):
             owner = _owner(array)
             if id(owner) in parameters:
                 continue

@@ -49,10 +49,9 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class _Saved(NamedTuple):
-    tick: int
-    values: tuple[Any, ...]
-    out: Any  # (shape, dtype) of the output, or a list (of lists ...) of these where it is a tuple, or None
+# What stands on the stack: the tick, the values, and the signature of the output. That is (shape, dtype), or a list
+# (of lists ...) of these where the output is a tuple, or None. A plain tuple, for it is made in every call.
+_Saved = tuple[int, tuple[Any, ...], Any]
 
 
 def all_or_nothing(forward: F) -> F:
@@ -96,10 +95,12 @@ class Layer:
 
     training : whether Dropout drops and BatchNorm takes the statistics of the batch
     caching : whether forward saves what backward needs
+    input_requires_grad : whether backward computes dx; see `input_requires_grad_`
     """
 
     training: bool = True
     caching: bool = True
+    input_requires_grad: bool = True
     buffer_names: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ the two methods
@@ -123,11 +124,14 @@ class Layer:
         if self.caching:
             if out is not None:
                 out = _signature(out)
-            self.__dict__.setdefault("_stack", []).append(_Saved(next(_clock), values, out))
+            stack = self.__dict__.get("_stack")
+            if stack is None:
+                stack = self.__dict__["_stack"] = []
+            stack.append((next(_clock), values, out))
 
     def saved(self) -> tuple[Any, ...]:
         """Pop what the last forward saved that has not been undone yet."""
-        values = self._top().values
+        values = self._top()[1]
         self.__dict__["_stack"].pop()
         return values
 
@@ -139,7 +143,7 @@ class Layer:
         It raises before anything is popped or added, so a wrong dout costs nothing. Where forward did not say what
         the output was, dout comes back as it is.
         """
-        out = self._top().out
+        out = self._top()[2]
         return dout if out is None else self._matched(dout, out)
 
     def _matched(self, dout: Any, out: Any) -> Any:
@@ -149,6 +153,8 @@ class Layer:
                 self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
             return tuple(self._matched(part, each) for part, each in zip(parts, out, strict=True))
         shape, dtype = out
+        if type(dout) is np.ndarray and dout.dtype is dtype and dout.shape == shape and dtype.kind == "f":
+            return dout
         if dtype.kind != "f":
             return None
         if dout is None:
@@ -175,7 +181,7 @@ class Layer:
     def forget(self, since: int = 0) -> None:
         """Drop what this layer (not its inner layers) saved at tick `since` or later."""
         stack = self.__dict__.get("_stack")
-        while stack and stack[-1].tick >= since:
+        while stack and stack[-1][0] >= since:
             stack.pop()
 
     # ------------------------------------------------------------------ checking what comes in
@@ -330,6 +336,15 @@ class Layer:
             parameter.requires_grad = requires_grad
         return self
 
+    def input_requires_grad_(self: L, requires_grad: bool = True) -> L:
+        """With False, backward may leave dx out and return None: nobody needs the gradient by the data itself.
+
+        Linear, the convolutions and Embedding then spare a product as large as their forward; a Sequential hands it
+        on to its first layer. Other layers compute dx as before. A Trainer sets it. Returns the layer itself.
+        """
+        self.input_requires_grad = requires_grad
+        return self
+
     def train(self: L, mode: bool = True) -> L:
         """Training behaviour, with caches (`train(False)` is `eval()`); returns the layer itself."""
         return self._set_mode(training=mode, caching=mode)
@@ -345,9 +360,12 @@ class Layer:
         return self
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero, in place, and drop what an abandoned forward left on the stacks."""
+        """Let every gradient be zero, and drop what an abandoned forward left on the stacks.
+
+        The zeros are written, in place, when `parameter.grad` is next asked for; the next backward needs none.
+        """
         for parameter in self.parameters():
-            parameter.grad[...] = 0
+            parameter.zero_grad()
         for layer in self.modules():
             layer.forget()
 
@@ -386,7 +404,7 @@ def _inside(name: str, value: Any, kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def _signature(out: Any) -> Any:
-    return [_signature(y) for y in out] if type(out) is tuple else (out.shape, out.dtype)
+    return (out.shape, out.dtype) if type(out) is not tuple else [_signature(y) for y in out]
 
 
 def _describe(x: object) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import whole
 from backhand.layers.base import Layer
+from backhand.layers.memory import product
 from backhand.layers.parameter import Array, uniform
 
 
@@ -47,21 +48,26 @@ class Linear(Layer):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             flat = int(np.prod(x.shape[1:])) == self.in_features
             self.reject(f"x of shape (..., {self.in_features})", x.shape, "put a Flatten() before it" if flat else "")
-        y = x @ self.weight.data.T
+        # every leading axis is a batch axis: one GEMM does them all
+        y = product(rows_of(x), self.weight.data.T)
         if self.bias is not None:
             y += self.bias.data
+        if x.ndim != 2:
+            y = y.reshape(*x.shape[:-1], self.out_features)
         self.save(x, out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (x,) = self.saved()
-        # every leading axis is a batch axis: one GEMM sums over all of them
-        rows, drows = x.reshape(-1, self.in_features), dout.reshape(-1, self.out_features)
-        self.weight.grad += drows.T @ rows
+        drows = rows_of(dout)
+        self.weight.add_product(drows.T, rows_of(x))
         if self.bias is not None:
-            self.bias.grad += drows.sum(axis=0)
-        return dout @ self.weight.data
+            self.bias.grad += np.add.reduce(drows, axis=0)
+        if not self.input_requires_grad:
+            return None
+        dx = product(drows, self.weight.data)
+        return dx if x.ndim == 2 else dx.reshape(x.shape)
 
 
 class Bilinear(Layer):
@@ -122,6 +128,11 @@ class Bilinear(Layer):
 
     def _matrix(self) -> Array:
         return self.weight.data.reshape(self.out_features, -1)
+
+
+def rows_of(x: Array) -> Array:
+    """x with all its leading axes as one."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _products(x1: Array, x2: Array) -> Array:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-Array = NDArray[Any]
+from backhand.layers.memory import Array, product
+
+__all__ = ["Array", "Parameter", "float_dtype", "uniform"]
 
 
 class Parameter:
@@ -17,13 +19,49 @@ class Parameter:
     requires_grad : False freezes it: optimizers and clipping leave it alone (its gradient is still computed)
     """
 
-    __slots__ = ("data", "grad", "requires_grad")
+    __slots__ = ("_grad", "_stale", "data", "requires_grad")
+    _grad: Array
+    _stale: bool  # the gradient is zero, whatever _grad holds
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         array = np.array(data)
         self.data: Array = array if array.dtype.kind == "f" else array.astype(np.float32)
-        self.grad: Array = np.zeros(self.data.shape, self.data.dtype)
+        self.grad = np.zeros(self.data.shape, self.data.dtype)
         self.requires_grad = requires_grad
+
+    @property
+    def grad(self) -> Array:
+        """The sum of the gradients of all backwards since it was last set to zero."""
+        if self._stale:
+            self._grad.fill(0)
+            self._stale = False
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Array) -> None:
+        self._grad = grad
+        self._stale = False
+
+    def zero_grad(self) -> None:
+        """Let `grad` be zero; the zeros are written when somebody next asks for it, or never: see `add_product`."""
+        self._stale = True
+
+    def add_product(self, a: Array, b: Array) -> None:
+        """`grad += a @ b`, for a and b with two axes and any shape of grad that has as many numbers.
+
+        The first product after `zero_grad` goes straight to where the gradient lives: that spares writing zeros,
+        an array for the product, and adding the two.
+        """
+        if self._stale and self._grad.flags.c_contiguous and a.dtype == b.dtype == self._grad.dtype:
+            np.matmul(a, b, out=self._grad.reshape(len(a), -1))
+            self._stale = False
+        else:
+            grad = self.grad
+            grad += product(a, b).reshape(grad.shape)
+
+    def holds(self, data: Array, grad: Array) -> bool:
+        """Whether these two are its arrays still (the gradient is not brought up to date for the question)."""
+        return self.data is data and self._grad is grad
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -54,8 +54,7 @@ class Loss(Layer):
 
     def upstream(self, dout: Any = None) -> Array:
         """The gradient by each of the losses: what `reduce` did, backwards. Read-only; None means dL = 1."""
-        top = self._top()
-        shape, dtype = top.out
+        _, values, (shape, dtype) = self._top()
         try:
             gradient = np.asarray(1 if dout is None else dout, dtype)
         except (TypeError, ValueError):
@@ -65,7 +64,7 @@ class Loss(Layer):
             self.reject(f"dout of shape {wanted}", gradient.shape)
         if gradient.shape == shape and self.reduction == "none":
             return gradient
-        divisor = self._divisor(math.prod(shape), top.values[-1])
+        divisor = self._divisor(math.prod(shape), values[-1])
         each = float(gradient) / divisor if divisor else math.nan  # nothing counts
         # what np.broadcast_to gives, in a fifth of its time
         spread: Array = np.ndarray(shape, dtype, np.array(each, dtype), strides=(0,) * len(shape))

@@ -67,9 +67,28 @@ class Sequential(Container):
         return x[0] if len(x) == 1 else x
 
     def backward(self, dout: Any) -> Any:
-        for layer in reversed(self.layers.values()):
+        order = reversed(self.layers.values())
+        for layer in order:
             dout = layer.backward(dout)
+            if dout is None and not layer.input_requires_grad:
+                for before in order:  # they have no parameters, and nobody wants what they would hand on
+                    if before.__dict__.get("_stack"):
+                        before.saved()
         return dout
+
+    def input_requires_grad_(self, requires_grad: bool = True) -> Sequential:
+        super().input_requires_grad_(requires_grad)
+        head = []
+        for layer in self.layers.values():
+            head.append(layer)
+            if any(True for _ in layer.named_children()) or any(True for _ in layer.named_parameters()):
+                break
+        # a layer that is used again further on must hand its gradient on there
+        names = [id(layer) for _, layer in self._walk()]
+        if all(names.count(id(inner)) == 1 for layer in head for inner in layer.modules()):
+            for layer in head:
+                layer.input_requires_grad_(requires_grad)
+        return self
 
     def append(self, layer: Layer) -> Sequential:
         """Put one more layer at the end, named by its position; returns the Sequential itself."""

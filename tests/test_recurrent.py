@@ -220,7 +220,7 @@ def test_only_what_is_needed_is_kept():
     rnn, lstm, gru = (cls(3, 4) for cls in STACKS)
     for layer in (rnn, lstm, gru):
         layer(normal(5, 2, 3))
-    kept = [layer._stack[0].values[0][0] for layer in (rnn, lstm, gru)]
+    kept = [layer._stack[0][1][0][0] for layer in (rnn, lstm, gru)]
     assert [k.gates if k.gates is None else k.gates.shape for k in kept] == [None, (10, 16), (10, 16)]
     assert [len(k.states) for k in kept] == [1, 2, 1]
     evaluated = lstm.eval()

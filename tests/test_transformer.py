@@ -35,7 +35,7 @@ def test_copies_do_not_drop_the_same_units():
     stack = TransformerEncoder(layer, 2)
     assert len({id(each.dropout.rng) for each in stack.layers}) == 1
     stack(x)
-    one, other = (each.dropout.__dict__["_stack"][-1].values[0] for each in stack.layers)
+    one, other = (each.dropout.__dict__["_stack"][-1][1][0] for each in stack.layers)
     assert (one != other).any()
 
 

@@ -23,12 +23,14 @@ def evaluating(*layers: Layer) -> Iterator[None]:
 @contextlib.contextmanager
 def modes_kept(*layers: Layer) -> Iterator[None]:
     """Whatever mode layers are put in meanwhile, each inner layer goes back to its own."""
-    modes = [(each, each.training, each.caching) for layer in layers for each in layer.modules()]
+    modes = [
+        (each, each.training, each.caching, each.input_requires_grad) for layer in layers for each in layer.modules()
+    ]
     try:
         yield
     finally:
-        for each, training, caching in modes:
-            each.training, each.caching = training, caching
+        for each, training, caching, input_requires_grad in modes:
+            each.training, each.caching, each.input_requires_grad = training, caching, input_requires_grad
 
 
 class Buffers:

@@ -172,6 +172,7 @@ class Trainer:
             if not self.model.training:
                 self.model.train()
             self.loss.train()
+            self.model.input_requires_grad_(False)  # nobody trains the data
             for layer in self.model.modules():
                 layer.forget()  # a forward that was abandoned before
             while self.epochs < last:
@@ -244,7 +245,7 @@ class Trainer:
             for n, (inputs, target) in enumerate(batches.batches(size, order, merge=True), 1):
                 optimizer.zero_grad()
                 for p in self._others:
-                    p.grad.fill(0)
+                    p.zero_grad()
                 buffers.remember()
                 spoiled = True
                 value, outputs = self._forward(inputs, target)

@@ -83,19 +83,21 @@ class Optimizer:
         """Update every trainable parameter by its gradient."""
         self._settle()
         for group, block in self._blocks:
+            block.collect()
             self.update(group, block)
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, the frozen parameters' too."""
         self._settle()
-        for _, block in self._blocks:
-            block.grad.fill(0)
-        for p in self._frozen:
-            p.grad.fill(0)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.zero_grad()
 
     def gradients(self) -> list[Array]:
         """The flat vectors that hold the gradients of all trainable parameters: themselves, not copies."""
         self._settle()
+        for _, block in self._blocks:
+            block.collect()
         return [block.grad for _, block in self._blocks]
 
     # ------------------------------------------------------------------ groups

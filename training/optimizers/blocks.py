@@ -45,10 +45,12 @@ class Block:
 
     def intact(self) -> bool:
         """Whether every parameter still lives here, and is still to be trained."""
-        for p, data, grad in self.members:
-            if p.data is not data or p.grad is not grad or not p.requires_grad:
-                return False
-        return True
+        return all(p.requires_grad and p.holds(data, grad) for p, data, grad in self.members)
+
+    def collect(self) -> None:
+        """Bring the gradients up to date: those that no backward has added to since `zero_grad` become zeros."""
+        for p, _, _ in self.members:
+            p.grad  # noqa: B018  (asking for it writes the zeros)
 
     def state(self) -> Iterator[tuple[Parameter, dict[str, Any]]]:
         """(parameter, what is remembered for it), arrays as views."""

@@ -1,0 +1,98 @@
+"""The other cores: work that is bound by memory, or made of many small products, split along the batch.
+
+NumPy lets other threads run while it is inside a large operation, so parts of a batch can be worked on side by side.
+The BLAS has threads of its own; meanwhile it is held to one in each part. There is one number of threads, that of the
+BLAS: OPENBLAS_NUM_THREADS, threadpoolctl and `set_num_threads` all set it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+T = TypeVar("T")
+
+_blas: list[Any] | None = None  # threadpoolctl's handles, found at the first question: looking for them takes a while
+_workers: ThreadPoolExecutor | None = None
+_size = 0
+
+
+def get_num_threads() -> int:
+    """How many threads work on one operation."""
+    return max((library.num_threads for library in _libraries()), default=1)
+
+
+def set_num_threads(threads: int) -> None:
+    """Let so many threads work on one operation, in the BLAS and in the layers (as torch.set_num_threads)."""
+    if not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"set_num_threads: expected an integer, 1 or more, got {threads!r}")
+    for library in _libraries():
+        library.set_num_threads(int(threads))
+
+
+def in_parts(work: Callable[[slice], T], length: int, least: int = 1) -> list[T]:
+    """[work(part), ...] for consecutive slices that cover range(length), one for each thread, side by side.
+
+    least : no part is shorter than this; with one thread, or little to do, it is one call in this thread
+    Parts must not write to the same memory. The first exception is raised once all parts have ended.
+    """
+    parts = length // max(least, 1)
+    threads = min(parts, get_num_threads()) if parts > 1 else 1
+    if threads < 2:
+        return [work(slice(0, length))]
+    edges = [length * i // threads for i in range(threads + 1)]
+    first, *others = (slice(a, b) for a, b in itertools.pairwise(edges))
+    state = np.geterr()
+
+    def quietly(part: slice) -> T:
+        with np.errstate(**state):  # a thread does not inherit it
+            return work(part)
+
+    held = [(library, library.num_threads) for library in _libraries()]
+    futures: list[Future[T]] = []
+    try:
+        for library, _ in held:
+            library.set_num_threads(1)
+        pool = _pool(threads - 1)
+        futures = [pool.submit(quietly, part) for part in others]
+        return [work(first), *(future.result() for future in futures)]
+    finally:
+        for future in futures:
+            future.exception()  # waits
+        for library, number in held:
+            library.set_num_threads(number)
+
+
+def _libraries() -> list[Any]:
+    global _blas
+    if _blas is None:
+        from threadpoolctl import ThreadpoolController
+
+        _blas = ThreadpoolController().select(user_api="blas").lib_controllers
+    return _blas
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    global _workers, _size
+    if _workers is None or _size < workers:
+        from concurrent.futures import ThreadPoolExecutor
+
+        _workers, _size = ThreadPoolExecutor(workers, thread_name_prefix="backhand"), workers
+    return _workers
+
+
+def _forget_workers() -> None:
+    """The threads of a parent are not there in a forked child."""
+    global _workers
+    _workers = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
