@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -54,10 +55,14 @@ class LivePlot:
             return
         from IPython import display as notebook
 
+        # as a PNG of our own making: a kernel shows a bare figure only where pyplot has been set up for it
+        picture = io.BytesIO()
+        self.figure.savefig(picture, format="png", dpi=100)
+        image = notebook.Image(picture.getvalue())  # type: ignore[no-untyped-call]
         if self._handle is None:
-            self._handle = notebook.display(self.figure, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = notebook.display(image, display_id=True)  # type: ignore[no-untyped-call]
         else:
-            self._handle.update(self.figure)
+            self._handle.update(image)
 
 
 class _Records:
