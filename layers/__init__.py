@@ -9,6 +9,14 @@ from backhand.layers.adaptive import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from backhand.layers.addressing import (
+    Addressing,
+    CircularShift,
+    ContentAddressing,
+    Interpolation,
+    Sharpening,
+    UnitVectors,
+)
 from backhand.layers.attention import ScaledDotProductAttention
 from backhand.layers.base import Layer, LayerError
 from backhand.layers.batch_norm import (
@@ -26,6 +34,7 @@ from backhand.layers.distance import CosineSimilarity, PairwiseDistance
 from backhand.layers.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from backhand.layers.embedding import Embedding, EmbeddingBag
 from backhand.layers.encoder_decoder import Transformer, TransformerDecoder, TransformerEncoder
+from backhand.layers.external_memory import MemoryRead, MemoryWrite
 from backhand.layers.fold import Fold, Unfold
 from backhand.layers.gated import GELU, GLU, Mish, SiLU
 from backhand.layers.gates import Add, AddConstant, Copy, Exp, Max, Multiply, MultiplyConstant, Negate, Reciprocal
@@ -100,6 +109,7 @@ __all__ = [
     "AdaptiveMaxPool3d",
     "Add",
     "AddConstant",
+    "Addressing",
     "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
@@ -112,9 +122,11 @@ __all__ = [
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
+    "CircularShift",
     "ConstantPad1d",
     "ConstantPad2d",
     "ConstantPad3d",
+    "ContentAddressing",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -143,6 +155,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "Interpolation",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
@@ -162,6 +175,8 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "MemoryRead",
+    "MemoryWrite",
     "Mish",
     "MultiheadAttention",
     "Multiply",
@@ -188,6 +203,7 @@ __all__ = [
     "Reshape",
     "RotaryPositionalEncoding",
     "ScaledDotProductAttention",
+    "Sharpening",
     "SiLU",
     "Sigmoid",
     "SinusoidalPositionalEncoding",
@@ -207,6 +223,7 @@ __all__ = [
     "TransformerEncoderLayer",
     "Unflatten",
     "Unfold",
+    "UnitVectors",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",

@@ -9,6 +9,7 @@ from backhand.losses.distribution import GaussianNLLLoss, KLDivLoss, PoissonNLLL
 from backhand.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
 from backhand.losses.margin import HingeEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss
 from backhand.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
+from backhand.losses.sequence import SequenceBCELoss
 
 __all__ = [
     "BCELoss",
@@ -31,6 +32,7 @@ __all__ = [
     "NLLLoss",
     "NTXentLoss",
     "PoissonNLLLoss",
+    "SequenceBCELoss",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "TripletMarginLoss",

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.activations import Tanh, sigmoid, softplus
 from backhand.layers.addressing import Addressing, UnitVectors, softmax_back
-from backhand.layers.arguments import one_of, whole, whole_tuple
+from backhand.layers.arguments import one_of, refuse, whole, whole_tuple
 from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.cells import LSTMCell
 from backhand.layers.external_memory import MemoryRead, MemoryWrite
@@ -144,7 +144,7 @@ class NTM(Layer):
         self.write_heads = whole(self, "write_heads", write_heads)
         self.shifts = whole(self, "shifts", shifts)
         if self.shifts % 2 == 0 or self.shifts > slots:
-            self.reject(f"shifts to be odd and at most {slots}", shifts)
+            refuse(self, f"shifts to be odd and at most {slots}", shifts)
         rng = np.random.default_rng(rng)
         dtype = float_dtype(dtype)
         seen = input_size + read_heads * width
