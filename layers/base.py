@@ -102,6 +102,7 @@ class Layer:
     caching: bool = True
     input_requires_grad: bool = True
     buffer_names: tuple[str, ...] = ()
+    _stack: list[_Saved] | None = None
 
     # ------------------------------------------------------------------ the two methods
 
@@ -113,9 +114,10 @@ class Layer:
         """dx from dout; adds to the gradient of every parameter."""
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
+    @all_or_nothing
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """The same as `forward`; a composite that fails half-way leaves nothing saved behind."""
-        return _guarded_forward(self, *inputs, **options)
+        return self.forward(*inputs, **options)
 
     # ------------------------------------------------------------------ the cache
 
@@ -123,17 +125,18 @@ class Layer:
         """Push what backward will need; `out` is the output (or the tuple of them), whose shape dout must have."""
         if self.caching:
             if out is not None:
-                out = _signature(out)
-            stack = self.__dict__.get("_stack")
+                out = (out.shape, out.dtype) if type(out) is not tuple else _signature(out)
+            stack = self._stack
             if stack is None:
-                stack = self.__dict__["_stack"] = []
+                stack = self._stack = []
             stack.append((next(_clock), values, out))
 
     def saved(self) -> tuple[Any, ...]:
         """Pop what the last forward saved that has not been undone yet."""
-        values = self._top()[1]
-        self.__dict__["_stack"].pop()
-        return values
+        stack = self._stack
+        if not stack:
+            self._nothing_saved()
+        return stack.pop()[1]
 
     def upstream(self, dout: Any) -> Any:
         """Dout, checked against the output that is on top of the stack and cast to its dtype; None means zeros.
@@ -143,7 +146,10 @@ class Layer:
         It raises before anything is popped or added, so a wrong dout costs nothing. Where forward did not say what
         the output was, dout comes back as it is.
         """
-        out = self._top()[2]
+        stack = self._stack
+        if not stack:
+            self._nothing_saved()
+        out = stack[-1][2]
         return dout if out is None else self._matched(dout, out)
 
     def _matched(self, dout: Any, out: Any) -> Any:
@@ -170,17 +176,20 @@ class Layer:
         return array if array.dtype == dtype else array.astype(dtype)
 
     def _top(self) -> _Saved:
-        stack = self.__dict__.get("_stack")
+        stack = self._stack
         if not stack:
-            kept = "" if stack is not None else "; did forward call save()?"
-            if not self.caching:
-                kept = "; eval() keeps nothing, use eval(caching=True) to differentiate it"
-            raise RuntimeError(f"{type(self).__name__}.backward() has no forward() left to undo{kept}")
+            self._nothing_saved()
         return stack[-1]
+
+    def _nothing_saved(self) -> NoReturn:
+        kept = "" if self._stack is not None else "; did forward call save()?"
+        if not self.caching:
+            kept = "; eval() keeps nothing, use eval(caching=True) to differentiate it"
+        raise RuntimeError(f"{type(self).__name__}.backward() has no forward() left to undo{kept}")
 
     def forget(self, since: int = 0) -> None:
         """Drop what this layer (not its inner layers) saved at tick `since` or later."""
-        stack = self.__dict__.get("_stack")
+        stack = self._stack
         while stack and stack[-1][0] >= since:
             stack.pop()
 
@@ -377,12 +386,6 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(constructor_arguments(self))})"
-
-
-@all_or_nothing
-def _guarded_forward(layer: Layer, *inputs: Any, **options: Any) -> Any:
-    """What `layer(x)` runs."""
-    return layer.forward(*inputs, **options)
 
 
 def members(owner: Layer, kind: type) -> Iterator[tuple[str, Any]]:

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import refuse, whole, within
 from backhand.layers.broadcasting import along
+from backhand.layers.memory import empty, zeros
 from backhand.layers.parameter import Array
-from backhand.layers.softmax import log_softmax
+from backhand.layers.softmax import log_softmax, max_along
 from backhand.losses.base import Loss, summed, weights
 
 
@@ -36,6 +37,26 @@ class OverClasses(Loss):
         if self.weight is not None and self.weight.size != x.shape[axis]:
             self.reject(f"x with {self.weight.size} classes, one for each weight, along axis {axis}", x.shape)
         return x, axis
+
+    def places(self, x: Array, target: Array) -> Array | None:
+        """Where in a table x each row's label stands, as an index of all its numbers in one row.
+
+        None unless it is the common case: x (N, C), float32 or float64, labels from 0 to C - 1, none of them ignored,
+        no weights.
+        """
+        if x.ndim != 2 or target.ndim != 1 or self.weight is not None:
+            return None
+        n, classes = x.shape
+        if len(target) != n or target.dtype.kind not in "iu" or x.dtype.itemsize < 4:
+            return None
+        if 0 <= self.ignore_index < classes:
+            return None
+        labels = target.astype(np.intp, copy=False)
+        if np.maximum.reduce(labels.view(np.uintp)) >= classes:  # a negative number, read so, is a large one
+            return None
+        places: Array = np.arange(0, n * classes, classes)
+        places += labels
+        return places
 
     def labels(self, x: Array, axis: int, target: Any, otherwise: str = "") -> tuple[tuple[Array, ...], Array, Array]:
         """What the labels say, once they are known to be labels of x.
@@ -105,6 +126,9 @@ class CrossEntropyLoss(OverClasses):
         if target.shape == x.shape and target.dtype.kind == "f":
             return self._against_probabilities(x, axis, target)
         s = self.label_smoothing
+        places = None if s else self.places(x, target)
+        if places is not None:
+            return self._against_labels(x, places)
         index, valid, importance = self.labels(x, axis, target, f", or probabilities as floats of shape {x.shape}")
         logp = log_softmax(x, axis)
         losses = (s - 1) * importance * np.where(valid, logp[index], 0)
@@ -114,6 +138,17 @@ class CrossEntropyLoss(OverClasses):
         count = summed(importance)
         self.save(logp, axis, (index, valid, importance), None, out=losses, count=count)
         return self.reduce(losses, count)
+
+    def _against_labels(self, x: Array, places: Array) -> Any:
+        """The common case, in one array: x less its largest, then their exp, whose gradient it becomes."""
+        p = np.subtract(x, max_along(x, 1), out=empty(x.shape, x.dtype))
+        own = p.reshape(-1)[places]
+        np.exp(p, out=p)
+        total = p.dot(np.ones(x.shape[1], x.dtype))  # p / total are the probabilities
+        losses = np.log(total)
+        losses -= own
+        self.save(p, 1, places, total, out=losses)
+        return self.reduce(losses)
 
     def _against_probabilities(self, x: Array, axis: int, target: Array) -> Any:
         if self.ignore_index >= 0:
@@ -135,6 +170,11 @@ class CrossEntropyLoss(OverClasses):
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
         logp, axis, labelled, a = self.saved()
+        if type(labelled) is np.ndarray:
+            dx, places, total = logp, labelled, a
+            dx *= (dl / total)[:, None]
+            dx.reshape(-1)[places] -= dl
+            return dx
         dx = np.exp(logp)  # p
         if labelled is None:
             dx *= a.sum(axis, keepdims=True)
@@ -173,6 +213,12 @@ class NLLLoss(OverClasses):
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, axis = self.scores(x)
+        target = self.anything("target", target)
+        places = self.places(x, target)
+        if places is not None:
+            losses = -x.reshape(-1)[places]
+            self.save(x.shape, places, None, None, out=losses)
+            return self.reduce(losses)
         index, valid, importance = self.labels(x, axis, target)
         losses = np.asarray(-importance * np.where(valid, x[index], 0), x.dtype)
         count = summed(importance)
@@ -182,7 +228,10 @@ class NLLLoss(OverClasses):
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
         shape, index, valid, importance = self.saved()
-        dx = np.zeros(shape, dl.dtype)
+        dx = zeros(shape, dl.dtype)
+        if valid is None:
+            dx.reshape(-1)[index] = -dl
+            return dx
         dx[index] = -importance * np.where(valid, dl, 0)  # where all are ignored, dl is nan
         return dx
 

@@ -181,7 +181,7 @@ def test_what_a_forward_saved_is_neither_copied_nor_pickled():
     small = len(pickle.dumps(layer))
     layer(np.ones((1000, 30)))
     assert len(pickle.dumps(layer)) == small
-    assert not hasattr(copy.deepcopy(layer), "_stack")
+    assert "_stack" not in vars(copy.deepcopy(layer))
     assert len(layer._stack) == 1
 
 
