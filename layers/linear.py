@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Linear(Layer):
         drows = rows_of(dout)
         self.weight.add_product(drows.T, rows_of(x))
         if self.bias is not None:
-            self.bias.grad += np.add.reduce(drows, axis=0)
+            self.bias.add_product(ones(len(drows), drows.dtype), drows)
         if not self.input_requires_grad:
             return None
         dx = product(drows, self.weight.data)
@@ -128,6 +129,14 @@ class Bilinear(Layer):
 
     def _matrix(self) -> Array:
         return self.weight.data.reshape(self.out_features, -1)
+
+
+@functools.lru_cache(maxsize=16)
+def ones(n: int, dtype: np.dtype[Any]) -> Array:
+    """A row of n ones: the product with it sums over the rows of a table, faster than `sum` does."""
+    row = np.ones((1, n), dtype)
+    row.flags.writeable = False
+    return row
 
 
 def rows_of(x: Array) -> Array:

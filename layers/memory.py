@@ -11,11 +11,13 @@ count of a block says exactly that: what a user keeps, whole or as a slice, is n
 from __future__ import annotations
 
 import functools
-import itertools
 import math
+import operator
+import os
 import sys
+import sysconfig
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,25 +32,43 @@ LEAST_BYTES = 1 << 16
 SLACK = 0.25
 
 
+# Where an array begins, for the widest registers: those that begin in between take a tenth longer to go through.
+ALIGNED = 64
+
+
 class Pool:
-    """Blocks of bytes in lists by their size; free is a block that nothing but its list refers to."""
+    """Blocks of bytes in lists by their size; free is a block that nothing but its list refers to.
+
+    No call ever waits for another: where a second thread (or a signal handler, or a `__del__`, in the same one) comes
+    in between, it gets NumPy's own memory.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[int, list[Array]] = {}
+        self._starts: dict[int, int] = {}  # id of a block -> where in it an array begins
         self._used: dict[int, int] = {}  # size -> when one of this size was last asked for
-        self._clock = itertools.count()
+        self._clock = 0
         self._lock = threading.Lock()
         self._peak = 0.0
 
-    def array(self, shape: Shape, dtype: np.dtype[Any], strides: Shape | None = None) -> Array:
-        """An array whose numbers are whatever was there before."""
-        size = _rounded(math.prod(shape) * dtype.itemsize)
-        with self._lock:
-            block = next(_unseen(self._blocks.get(size, ())), None)
-            if block is None:
+    def array(self, shape: Shape, dtype: np.dtype[Any], size: int, strides: Shape | None = None) -> Array:
+        """An array of `size` bytes whose numbers are whatever was there before."""
+        size = _rounded(size)
+        if not self._lock.acquire(blocking=False):
+            return np.ndarray(shape, dtype, np.empty(size, np.uint8), 0, strides)
+        try:
+            blocks = self._blocks.get(size)
+            if blocks is None:
+                blocks = self._blocks[size] = []
+            self._clock += 1
+            self._used[size] = self._clock
+            try:
+                block = blocks[operator.indexOf(_references(blocks), _ALONE)]
+            except ValueError:
                 block = self._fresh(size)
-            self._used[size] = next(self._clock)
-            return np.ndarray(shape, dtype, block, 0, strides)
+            return np.ndarray(shape, dtype, block, self._starts[id(block)], strides)
+        finally:
+            self._lock.release()
 
     def bytes(self) -> tuple[int, int]:
         """(in use, held): what arrays look into, and that together with what waits to be used again."""
@@ -66,49 +86,63 @@ class Pool:
         # a peak is forgotten by and by: a smaller network need not keep the memory of a larger one
         self._peak = max(0.99 * self._peak, in_use)
         self._shrink((1 + SLACK) * self._peak - in_use)
-        block = np.empty(size, np.uint8)
-        self._blocks.setdefault(size, []).append(block)
+        try:
+            block = _bytes(size)
+        except MemoryError:
+            self._shrink(0)
+            block = _bytes(size)
+        self._starts[id(block)] = _before(block)
+        self._blocks[size].append(block)
         return block
 
     def _shrink(self, most: float) -> None:
         """Drop free blocks, those of the sizes that were asked for longest ago first, until so many bytes are left."""
         free = self._held() - self._in_use()
-        for size in sorted(self._blocks, key=lambda size: self._used.get(size, 0)):
-            drop = min(math.ceil(max(free - most, 0) / size), sum(1 for _ in _unseen(self._blocks[size])))
-            gone = {id(block) for block in itertools.islice(_unseen(self._blocks[size]), drop)}
-            self._blocks[size] = [block for block in self._blocks[size] if id(block) not in gone]
-            free -= drop * size
+        for size in sorted(self._blocks, key=self._used.__getitem__):
+            blocks = self._blocks[size]
+            while free > most and _ALONE in _references(blocks):
+                block = blocks.pop(operator.indexOf(_references(blocks), _ALONE))
+                del self._starts[id(block)]
+                free -= size
 
     def _in_use(self) -> int:
-        return self._held() - sum(size for size, blocks in self._blocks.items() for _ in _unseen(blocks))
+        seen = {size: sum(n != _ALONE for n in _references(blocks)) for size, blocks in self._blocks.items()}
+        return sum(size * n for size, n in seen.items())
 
     def _held(self) -> int:
         return sum(size * len(blocks) for size, blocks in self._blocks.items())
 
 
-def _unseen(blocks: Sequence[Array]) -> Iterator[Array]:
-    """Those that nothing but the list refers to."""
-    for block in blocks:
-        if _references(block) <= _alone:
-            yield block
+def _references(blocks: list[Array]) -> Iterator[int]:
+    """How many references there are to each block; without a variable for it, which could be held by a debugger."""
+    return map(sys.getrefcount, blocks)
 
 
-def _calibrated() -> int:
-    """What the count reads, up there, for a block that only the list refers to: the way of counting counts too."""
-    global _alone
-    blocks = [np.empty(0, np.uint8)]
-    while next(_unseen(blocks), None) is None:
-        _alone += 1
-    return _alone
+def _bytes(size: int) -> Array:
+    """New memory, with room to begin where it is aligned."""
+    return np.empty(size + ALIGNED, np.uint8)
 
 
-# An interpreter that does not count references exactly (no GIL, not CPython) gets NumPy's own memory.
-_exact = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-_references = sys.getrefcount if _exact else id
-_alone = 0
-if _exact:
-    _calibrated()
+def _before(block: Array) -> int:
+    """How many bytes to leave out, so that what comes after them is aligned."""
+    return -block.__array_interface__["data"][0] % ALIGNED
+
+
+# What is counted for a block that only the list refers to: the way of counting counts too.
+_ALONE = next(_references([_bytes(1)]))
+# An interpreter that does not count references exactly (built without the GIL, or not CPython) has NumPy's own memory.
+_exact = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 _pool = Pool()
+
+
+def _forget_pool() -> None:
+    """A child that was forked may find the parent's pool locked for ever; its arrays keep their memory without it."""
+    global _pool
+    _pool = Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def _rounded(size: int) -> int:
@@ -120,17 +154,21 @@ def _rounded(size: int) -> int:
 def empty(shape: Shape, dtype: DTypeLike = np.float32) -> Array:
     """`numpy.empty`, of memory that may have served before."""
     dtype = np.dtype(dtype)
-    if math.prod(shape) * dtype.itemsize < LEAST_BYTES or not _exact:
+    size = math.prod(shape) * dtype.itemsize
+    if size < LEAST_BYTES or not _exact:
         return np.empty(shape, dtype)
-    return _pool.array(shape, dtype)
+    return _pool.array(shape, dtype, size)
 
 
 def empty_like(x: Array, dtype: DTypeLike | None = None) -> Array:
     """`numpy.empty_like`: the shape and the memory order of x."""
     dtype = x.dtype if dtype is None else np.dtype(dtype)
-    if x.size * dtype.itemsize < LEAST_BYTES or not _exact:
+    size = x.size * dtype.itemsize
+    if size < LEAST_BYTES or not _exact:
         return np.empty_like(x, dtype, subok=False)
-    return _pool.array(x.shape, dtype, None if x.flags.c_contiguous else _order(x.shape, x.strides, dtype.itemsize))
+    return _pool.array(
+        x.shape, dtype, size, None if x.flags.c_contiguous else _order(x.shape, x.strides, dtype.itemsize)
+    )
 
 
 def zeros(shape: Shape, dtype: DTypeLike = np.float32) -> Array:
@@ -143,9 +181,16 @@ def zeros(shape: Shape, dtype: DTypeLike = np.float32) -> Array:
 def product(a: Array, b: Array) -> Array:
     """The matrix product of two arrays of one dtype, each with two axes."""
     shape = (a.shape[0], b.shape[1])
-    if shape[0] * shape[1] * a.itemsize < LEAST_BYTES or not _exact:
+    size = shape[0] * shape[1] * a.itemsize
+    if size < LEAST_BYTES or not _exact:
         return np.matmul(a, b)
-    return np.matmul(a, b, out=_pool.array(shape, a.dtype))
+    return np.matmul(a, b, out=_pool.array(shape, a.dtype, size))
+
+
+def aligned(n: int, dtype: np.dtype[Any]) -> Array:
+    """A new vector that begins where the widest registers like it, to be kept for long: it is in no pool."""
+    block = _bytes(n * dtype.itemsize)
+    return np.ndarray(n, dtype, block, _before(block))
 
 
 def release() -> None:

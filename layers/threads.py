@@ -7,9 +7,11 @@ BLAS: OPENBLAS_NUM_THREADS, threadpoolctl and `set_num_threads` all set it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -22,6 +24,9 @@ T = TypeVar("T")
 _blas: list[Any] | None = None  # threadpoolctl's handles, found at the first question: looking for them takes a while
 _workers: ThreadPoolExecutor | None = None
 _size = 0
+_lock = threading.Lock()
+_inside = 0  # how many calls hold the BLAS to one thread
+_before: list[tuple[Any, int]] = []  # what it had before
 
 
 def get_num_threads() -> int:
@@ -55,19 +60,36 @@ def in_parts(work: Callable[[slice], T], length: int, least: int = 1) -> list[T]
         with np.errstate(**state):  # a thread does not inherit it
             return work(part)
 
-    held = [(library, library.num_threads) for library in _libraries()]
     futures: list[Future[T]] = []
+    with _held_to_one():
+        try:
+            pool = _pool(threads - 1)
+            for part in others:
+                futures.append(pool.submit(quietly, part))
+            return [work(first), *(future.result() for future in futures)]
+        finally:
+            for future in futures:
+                future.exception()  # waits
+
+
+@contextlib.contextmanager
+def _held_to_one() -> Iterator[None]:
+    """The BLAS with one thread, until the last of those has left that are in here at the same time."""
+    global _inside, _before
+    with _lock:
+        if not _inside:
+            _before = [(library, library.num_threads) for library in _libraries()]
+            for library, _ in _before:
+                library.set_num_threads(1)
+        _inside += 1
     try:
-        for library, _ in held:
-            library.set_num_threads(1)
-        pool = _pool(threads - 1)
-        futures = [pool.submit(quietly, part) for part in others]
-        return [work(first), *(future.result() for future in futures)]
+        yield
     finally:
-        for future in futures:
-            future.exception()  # waits
-        for library, number in held:
-            library.set_num_threads(number)
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                for library, number in _before:
+                    library.set_num_threads(number)
 
 
 def _libraries() -> list[Any]:
@@ -89,9 +111,13 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _forget_workers() -> None:
-    """The threads of a parent are not there in a forked child."""
-    global _workers
-    _workers = None
+    """The threads of a parent are not there in a forked child, and what they had locked or begun will not end."""
+    global _workers, _lock, _inside
+    _workers, _lock = None, threading.Lock()
+    if _inside:
+        _inside = 0
+        for library, number in _before:
+            library.set_num_threads(number)
 
 
 if hasattr(os, "register_at_fork"):

@@ -57,7 +57,9 @@ class Adam(Optimizer):
         size = lr / (1 - beta1**t) * c
         amsgrad = group["amsgrad"]
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
-        for w, g, m, v, *largest, a, b in block.pieces(*names):
+
+        def move(w: Array, g: Array, m: Array, v: Array, *rest: Array) -> None:
+            *largest, a, b = rest
             g = moments(group, w, g, m, v, beta1, beta2, a, b)
             if amsgrad:
                 v = np.maximum(largest[0], v, out=largest[0])
@@ -66,6 +68,8 @@ class Adam(Optimizer):
             np.divide(m, a, out=a)
             a *= size
             w -= a
+
+        block.each(move, *names)
 
 
 class AdamW(Adam):
@@ -116,7 +120,8 @@ class Adamax(Optimizer):
         beta1, beta2 = map(float, group["betas"])
         size = float(group["lr"]) / (1 - beta1 ** block.count())
         eps = float(group["eps"])
-        for w, g, m, u, a, b in block.pieces("exp_avg", "exp_inf"):
+
+        def move(w: Array, g: Array, m: Array, u: Array, a: Array, b: Array) -> None:
             g = descent(group, w, g, b)
             lerp(m, g, 1 - beta1, a)
             np.abs(g, out=a)
@@ -126,6 +131,8 @@ class Adamax(Optimizer):
             np.divide(m, u, out=a)
             a *= size
             w -= a
+
+        block.each(move, "exp_avg", "exp_inf")
 
 
 class NAdam(Optimizer):
@@ -178,7 +185,8 @@ class NAdam(Optimizer):
         by_gradient = lr * (1 - mu) / (1 - float(product))
         by_average = lr * mu_next / (1 - float(product) * mu_next)
         correction = 1 - beta2**t
-        for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
+
+        def move(w: Array, g: Array, m: Array, v: Array, a: Array, b: Array) -> None:
             g = moments(group, w, g, m, v, beta1, beta2, a, b)
             np.multiply(g, by_gradient, out=b)
             np.multiply(m, by_average, out=a)
@@ -188,6 +196,8 @@ class NAdam(Optimizer):
             a += eps
             b /= a
             w -= b
+
+        block.each(move, "exp_avg", "exp_avg_sq")
 
 
 class RAdam(Optimizer):
@@ -235,7 +245,8 @@ class RAdam(Optimizer):
         if known:
             ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             size *= math.sqrt(ratio) * math.sqrt(correction)
-        for w, g, m, v, a, b in block.pieces("exp_avg", "exp_avg_sq"):
+
+        def move(w: Array, g: Array, m: Array, v: Array, a: Array, b: Array) -> None:
             g = moments(group, w, g, m, v, beta1, beta2, a, b)
             if known:
                 np.sqrt(v, out=a)
@@ -245,6 +256,8 @@ class RAdam(Optimizer):
             else:
                 np.multiply(m, size, out=a)
             w -= a
+
+        block.each(move, "exp_avg", "exp_avg_sq")
 
 
 def moments(

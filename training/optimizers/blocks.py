@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from backhand.layers.memory import aligned
 from backhand.layers.parameter import Array, Parameter
+from backhand.layers.threads import in_parts
 
 # Numbers per piece of an update: the handful of vectors that it touches then stay in the cache.
 PIECE = 1 << 15
+# Pieces for which another thread is worth its while: a millisecond of an update by Adam.
+LEAST = 32
 
 
 class Block:
@@ -25,8 +29,8 @@ class Block:
         dtype = parameters[0].dtype
         first = states.get(parameters[0], {})
         n = sum(p.size for p in parameters)
-        self.data, self.grad = np.empty(n, dtype), np.empty(n, dtype)
-        self.arrays = {name: np.empty(n, dtype) for name, value in first.items() if isinstance(value, np.ndarray)}
+        self.data, self.grad = aligned(n, dtype), aligned(n, dtype)
+        self.arrays = {name: aligned(n, dtype) for name, value in first.items() if isinstance(value, np.ndarray)}
         self.scalars = {name: value for name, value in first.items() if not isinstance(value, np.ndarray)}
         self.places: dict[Parameter, slice] = {}
         self.members: list[tuple[Parameter, Array, Array]] = []
@@ -40,7 +44,7 @@ class Block:
                 flat[place] = states[p][name].reshape(-1)
             p.data, p.grad = self.data[place].reshape(p.shape), self.grad[place].reshape(p.shape)
             self.members.append((p, p.data, p.grad))
-        self._work = np.empty((2, min(n, PIECE)), dtype)
+        self._work = aligned(min(n, PIECE), dtype), aligned(min(n, PIECE), dtype)
         self._cut: dict[tuple[str, ...], list[tuple[Array, ...]]] = {}
 
     def intact(self) -> bool:
@@ -65,7 +69,8 @@ class Block:
     def begin(self, name: str, start: float) -> None:
         """Let an array begin at `start` where it is missing."""
         if name not in self.arrays:
-            self.arrays[name] = np.full_like(self.data, start)
+            self.arrays[name] = aligned(len(self.data), self.data.dtype)
+            self.arrays[name].fill(start)
 
     def matrices(self, name: str) -> Iterator[tuple[Array, Array, Array]]:
         """(w, g, the array called `name`) of each parameter, in its shape; for updates that see whole parameters."""
@@ -73,18 +78,26 @@ class Block:
         for p, w, g in self.members:
             yield w, g, self.arrays[name][self.places[p]].reshape(p.shape)
 
-    def pieces(self, *names: str) -> list[tuple[Array, ...]]:
-        """(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at 0."""
-        cut = self._cut.get(names)
-        if cut is None:
+    def each(self, move: Callable[..., object], *names: str) -> None:
+        """Call move(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at 0.
+
+        Pieces are moved side by side where there are many: `move` writes to nothing else.
+        """
+        pieces = self._cut.get(names)
+        if pieces is None:
             for name in names:
                 self.begin(name, 0.0)
             flats = [self.data, self.grad, *(self.arrays[name] for name in names)]
-            cut = self._cut[names] = []
-            for a in range(0, len(self.data), PIECE):
-                vectors = [flat[a : a + PIECE] for flat in flats]
-                cut.append((*vectors, *(buffer[: len(vectors[0])] for buffer in self._work)))
-        return cut
+            starts = range(0, len(self.data), PIECE)
+            pieces = self._cut[names] = [tuple(flat[a : a + PIECE] for flat in flats) for a in starts]
+
+        def run(part: slice) -> None:
+            a, b = self._work if part.start == 0 else map(np.empty_like, self._work)
+            for vectors in pieces[part]:
+                n = len(vectors[0])
+                move(*vectors, a[:n], b[:n])
+
+        in_parts(run, len(pieces), LEAST)
 
 
 def descent(group: dict[str, Any], w: Array, g: Array, buffer: Array) -> Array:

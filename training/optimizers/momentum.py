@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.parameter import Parameter
+from backhand.layers.parameter import Array, Parameter
 from backhand.training.optimizers.base import Optimizer
 from backhand.training.optimizers.blocks import Block, descent
 
@@ -51,12 +51,16 @@ class SGD(Optimizer):
     def update(self, group: dict[str, Any], block: Block) -> None:
         lr, momentum, dampening = float(group["lr"]), float(group["momentum"]), float(group["dampening"])
         if momentum == 0:
-            for w, g, a, b in block.pieces():
+
+            def down(w: Array, g: Array, a: Array, b: Array) -> None:
                 np.multiply(descent(group, w, g, b), lr, out=a)
                 w -= a
+
+            block.each(down)
             return
         first = "momentum_buffer" not in block.arrays
-        for w, g, velocity, a, b in block.pieces("momentum_buffer"):
+
+        def move(w: Array, g: Array, velocity: Array, a: Array, b: Array) -> None:
             g = descent(group, w, g, b)
             if first:
                 velocity[...] = g
@@ -70,3 +74,5 @@ class SGD(Optimizer):
             else:
                 np.multiply(velocity, lr, out=a)
             w -= a
+
+        block.each(move, "momentum_buffer")

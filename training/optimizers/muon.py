@@ -66,8 +66,11 @@ class Muon(Optimizer):
     def update(self, group: dict[str, Any], block: Block) -> None:
         lr, momentum = float(group["lr"]), float(group["momentum"])
         keep = 1 - lr * float(group["weight_decay"])
-        for _, g, average, a, _ in block.pieces("momentum_buffer"):
+
+        def move(w: Array, g: Array, average: Array, a: Array, b: Array) -> None:
             lerp(average, g, 1 - momentum, a)
+
+        block.each(move, "momentum_buffer")
         for w, g, average in block.matrices("momentum_buffer"):
             step = g + momentum * (average - g) if group["nesterov"] else average
             step = orthogonalize(step, group["ns_coefficients"], group["ns_steps"], group["eps"])

@@ -50,7 +50,9 @@ class RMSprop(Optimizer):
         momentum, centered = float(group["momentum"]), group["centered"]
         block.count()
         names = ("square_avg", *["momentum_buffer"] * (momentum > 0), *["grad_avg"] * centered)
-        for w, g, v, *more, a, b in block.pieces(*names):
+
+        def move(w: Array, g: Array, v: Array, *rest: Array) -> None:
+            *more, a, b = rest
             g = descent(group, w, g, b)
             add_square(v, alpha, g, 1 - alpha, a)
             if centered:
@@ -70,6 +72,8 @@ class RMSprop(Optimizer):
             else:
                 a *= lr
             w -= a
+
+        block.each(move, *names)
 
 
 class GravesRMSprop(Optimizer):
@@ -104,7 +108,8 @@ class GravesRMSprop(Optimizer):
         lr, alpha, eps = float(group["lr"]), float(group["alpha"]), float(group["eps"])
         momentum = float(group["momentum"])
         block.count()
-        for w, g, n, m, velocity, a, b in block.pieces("square_avg", "grad_avg", "momentum_buffer"):
+
+        def move(w: Array, g: Array, n: Array, m: Array, velocity: Array, a: Array, b: Array) -> None:
             g = descent(group, w, g, b)
             add_square(n, alpha, g, 1 - alpha, a)
             lerp(m, g, 1 - alpha, a)
@@ -116,6 +121,8 @@ class GravesRMSprop(Optimizer):
             velocity *= momentum
             velocity -= a
             w += velocity
+
+        block.each(move, "square_avg", "grad_avg", "momentum_buffer")
 
 
 class Adagrad(Optimizer):
@@ -153,7 +160,8 @@ class Adagrad(Optimizer):
         lr = float(group["lr"]) / (1 + (t - 1) * float(group["lr_decay"]))
         eps = float(group["eps"])
         block.begin("sum", float(group["initial_accumulator_value"]))
-        for w, g, total, a, b in block.pieces("sum"):
+
+        def move(w: Array, g: Array, total: Array, a: Array, b: Array) -> None:
             g = descent(group, w, g, b)
             np.multiply(g, g, out=a)
             total += a
@@ -162,6 +170,8 @@ class Adagrad(Optimizer):
             np.divide(g, a, out=a)
             a *= lr
             w -= a
+
+        block.each(move, "sum")
 
 
 class Adadelta(Optimizer):
@@ -195,7 +205,8 @@ class Adadelta(Optimizer):
     def update(self, group: dict[str, Any], block: Block) -> None:
         lr, rho, eps = float(group["lr"]), float(group["rho"]), float(group["eps"])
         block.count()
-        for w, g, v, u, a, b in block.pieces("square_avg", "acc_delta"):
+
+        def move(w: Array, g: Array, v: Array, u: Array, a: Array, b: Array) -> None:
             g = descent(group, w, g, b)
             add_square(v, rho, g, 1 - rho, a)
             np.add(v, eps, out=a)
@@ -207,6 +218,8 @@ class Adadelta(Optimizer):
             add_square(u, rho, b, 1 - rho, a)
             b *= lr
             w -= b
+
+        block.each(move, "square_avg", "acc_delta")
 
 
 def _variance(squares: Array, mean: Array, out: Array) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.layers.parameter import Parameter
+from backhand.layers.parameter import Array, Parameter
 from backhand.training.optimizers.base import Optimizer, are_numbers
 from backhand.training.optimizers.blocks import Block
 
@@ -48,7 +48,8 @@ class Rprop(Optimizer):
         smallest, largest = map(float, group["step_sizes"])
         block.count()
         block.begin("step_size", float(group["lr"]))
-        for w, g, last, size, a, b in block.pieces("prev", "step_size"):
+
+        def move(w: Array, g: Array, last: Array, size: Array, a: Array, b: Array) -> None:
             np.multiply(g, -1 if group["maximize"] else 1, out=b)
             np.multiply(b, last, out=a)
             turned = a < 0
@@ -60,3 +61,5 @@ class Rprop(Optimizer):
             np.sign(b, out=b)
             b *= size
             w -= b
+
+        block.each(move, "prev", "step_size")
