@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
 from backhand.layers.broadcasting import broadcasts_to
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
-from backhand.losses.base import TINY, Loss, Pointwise, weight_for, weights
+from backhand.losses.base import TINY, Loss, Pointwise, alone, weight_for, weights
 
 
 class BCEWithLogitsLoss(Loss):
@@ -42,6 +43,12 @@ class BCEWithLogitsLoss(Loss):
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, y = self.pair(x, target)
+        if self.weight is None and self.pos_weight is None:
+            losses = np.subtract(1, y, out=empty_like(x))
+            losses *= x
+            losses += softplus(-x)
+            self.save(x, y, out=losses)
+            return self.reduce(losses)
         weight, pos_weight = self._weights(x)
         # l = (1 - y) x - (1 + (pos_weight - 1) y) log p
         factor = 1 + (pos_weight - 1) * y
@@ -53,8 +60,12 @@ class BCEWithLogitsLoss(Loss):
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
         x, y = self.saved()
-        weight, pos_weight = self._weights(x)
         p = sigmoid(x)
+        if self.weight is None and self.pos_weight is None:
+            p -= y
+            p *= alone(dl)
+            return np.asarray(p, x.dtype)
+        weight, pos_weight = self._weights(x)
         return np.asarray(dl * weight * ((1 - y) * p - pos_weight * y * (1 - p)), x.dtype)
 
     def _weights(self, x: Array) -> tuple[Array, Array]:

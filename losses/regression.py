@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import positive, within
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
-from backhand.losses.base import Loss
+from backhand.losses.base import Loss, alone
 
 
 class _OfDifference(Loss):
@@ -25,13 +26,13 @@ class _OfDifference(Loss):
         """f(d), a new array."""
         raise NotImplementedError
 
-    def gradient(self, dl: Array, difference: Array) -> Array:
-        """dl * f'(d), a new array."""
+    def gradient(self, dl: Any, difference: Array) -> Array:
+        """dl * f'(d), a new array; dl is a number where it is the same for all."""
         raise NotImplementedError
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, target = self.pair(x, target)
-        difference = x - target
+        difference = np.subtract(x, target, out=empty_like(x))
         losses = np.asarray(self.function(difference), x.dtype)
         self.save(difference, out=losses)
         return self.reduce(losses)
@@ -39,7 +40,7 @@ class _OfDifference(Loss):
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
         (difference,) = self.saved()
-        return np.asarray(self.gradient(dl, difference), dl.dtype)
+        return np.asarray(self.gradient(alone(dl), difference), dl.dtype)
 
 
 class MSELoss(_OfDifference):
@@ -52,10 +53,10 @@ class MSELoss(_OfDifference):
     """
 
     def function(self, difference: Array) -> Array:
-        return difference * difference
+        return np.multiply(difference, difference, out=empty_like(difference))
 
-    def gradient(self, dl: Array, difference: Array) -> Array:
-        return 2 * dl * difference
+    def gradient(self, dl: Any, difference: Array) -> Array:
+        return np.multiply(difference, 2 * dl, out=empty_like(difference))
 
 
 class L1Loss(_OfDifference):
@@ -70,7 +71,7 @@ class L1Loss(_OfDifference):
     def function(self, difference: Array) -> Array:
         return np.abs(difference)
 
-    def gradient(self, dl: Array, difference: Array) -> Array:
+    def gradient(self, dl: Any, difference: Array) -> Array:
         return dl * np.sign(difference)
 
 
@@ -93,7 +94,7 @@ class HuberLoss(_OfDifference):
     def function(self, difference: Array) -> Array:
         return _huber(difference, self.delta)
 
-    def gradient(self, dl: Array, difference: Array) -> Array:
+    def gradient(self, dl: Any, difference: Array) -> Array:
         return dl * np.clip(difference, -self.delta, self.delta)
 
 
@@ -114,7 +115,7 @@ class SmoothL1Loss(_OfDifference):
     def function(self, difference: Array) -> Array:
         return _huber(difference, self.beta) / self.beta if self.beta else np.abs(difference)
 
-    def gradient(self, dl: Array, difference: Array) -> Array:
+    def gradient(self, dl: Any, difference: Array) -> Array:
         if not self.beta:
             return dl * np.sign(difference)
         return dl * (np.clip(difference, -self.beta, self.beta) / self.beta)
