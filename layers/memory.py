@@ -28,8 +28,12 @@ Shape = tuple[int, ...]
 
 # Smaller arrays are NumPy's own: the allocator hands their memory out again by itself.
 LEAST_BYTES = 1 << 16
-# What nobody uses is kept up to this share of the most that has been in use of late.
+# What nobody uses is kept up to this share of the most that has been in use of late, or so many bytes if that is more:
+# sizes that are needed one after the other in every step should not chase each other out.
 SLACK = 0.25
+ROOM = 1 << 25
+# Blocks of a size that nobody has asked for in so many calls go.
+FORGOTTEN = 1 << 12
 
 
 # Where an array begins, for the widest registers: those that begin in between take a tenth longer to go through.
@@ -39,8 +43,8 @@ ALIGNED = 64
 class Pool:
     """Blocks of bytes in lists by their size; free is a block that nothing but its list refers to.
 
-    No call ever waits for another: where a second thread (or a signal handler, or a `__del__`, in the same one) comes
-    in between, it gets NumPy's own memory.
+    Whoever asks for an array never waits: a second thread that comes in between (or, in the same one, a signal handler
+    or a `__del__`) gets NumPy's own memory.
     """
 
     def __init__(self) -> None:
@@ -62,6 +66,8 @@ class Pool:
                 blocks = self._blocks[size] = []
             self._clock += 1
             self._used[size] = self._clock
+            if not self._clock % FORGOTTEN:
+                self._drop([old for old, last in self._used.items() if last <= self._clock - FORGOTTEN])
             try:
                 block = blocks[operator.indexOf(_references(blocks), _ALONE)]
             except ValueError:
@@ -81,11 +87,11 @@ class Pool:
             self._shrink(0)
 
     def _fresh(self, size: int) -> Array:
-        """A new block, and no more than SLACK of free ones left beside it."""
+        """A new block, and no more free ones left beside it than SLACK and ROOM allow."""
         in_use = self._in_use() + size
         # a peak is forgotten by and by: a smaller network need not keep the memory of a larger one
         self._peak = max(0.99 * self._peak, in_use)
-        self._shrink((1 + SLACK) * self._peak - in_use)
+        self._shrink(max((1 + SLACK) * self._peak - in_use, ROOM))
         try:
             block = _bytes(size)
         except MemoryError:
@@ -96,14 +102,17 @@ class Pool:
         return block
 
     def _shrink(self, most: float) -> None:
-        """Drop free blocks, those of the sizes that were asked for longest ago first, until so many bytes are left."""
-        free = self._held() - self._in_use()
-        for size in sorted(self._blocks, key=self._used.__getitem__):
+        """Drop free blocks until no more than so many bytes of them are left."""
+        self._drop(sorted(self._blocks, key=self._used.__getitem__), self._held() - self._in_use() - most)
+
+    def _drop(self, sizes: list[int], enough: float = math.inf) -> None:
+        """Drop free blocks of these sizes, one after the other, until that was enough bytes."""
+        for size in sizes:
             blocks = self._blocks[size]
-            while free > most and _ALONE in _references(blocks):
+            while enough > 0 and _ALONE in _references(blocks):
                 block = blocks.pop(operator.indexOf(_references(blocks), _ALONE))
                 del self._starts[id(block)]
-                free -= size
+                enough -= size
 
     def _in_use(self) -> int:
         seen = {size: sum(n != _ALONE for n in _references(blocks)) for size, blocks in self._blocks.items()}

@@ -11,6 +11,7 @@ from backhand.layers import LayerError
 from backhand.layers.softmax import log_softmax, softmax
 from backhand.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, MultiMarginLoss, NLLLoss
 from tests.cases import labels, uniform
+from tests.plain.cross_entropy import cross_entropy as plain_cross_entropy
 
 LABELLED = [CrossEntropyLoss, NLLLoss, MultiMarginLoss]
 WEIGHT = np.array([0.5, 2.0, 1.0, 3.0])
@@ -351,3 +352,99 @@ def test_cross_entropy_is_torchs(torch, n, c, rest, scale, smoothing, ignored, w
     dout = normal(*value.shape, seed=seed)
     value.backward(torch.from_numpy(np.asarray(dout)))
     np.testing.assert_allclose(ours.backward(dout), tensor.grad, rtol=1e-9, atol=1e-9)
+
+
+# ---------------------------------------------------------------------- the short ways
+
+LABELS = np.array([2, 0, 3, 3, 1])
+SCORES = np.random.default_rng(5).standard_normal((5, 4)) * 10
+
+
+def labels_in(kind):
+    return LABELS.astype(kind)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("n, classes", [(1, 1), (1, 5), (7, 2), (64, 10), (300, 65), (40, 1000)])
+@pytest.mark.parametrize("layout", ["C", "F", "strided"])
+def test_cross_entropy_of_labels_is_the_plain_one(n, classes, dtype, tolerance, layout):
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((n, 2 * classes))[:, :: 2 if layout == "strided" else 1][:, :classes].astype(dtype) * 5
+    x = np.asarray(x, order="F" if layout == "F" else "K")
+    labels = rng.integers(0, classes, n)
+    wanted, gradient = plain_cross_entropy(x, labels)
+    before = x.copy()
+    for loss, scores in [(CrossEntropyLoss(), x), (NLLLoss(), log_softmax(x, 1))]:
+        assert loss.places(scores, labels) is not None
+        assert loss.forward(scores, labels) == pytest.approx(wanted, rel=tolerance, abs=tolerance)
+        dx = loss.backward()
+        assert dx.dtype == dtype
+        if isinstance(loss, NLLLoss):
+            dx = dx - np.exp(scores) * dx.sum(1, keepdims=True)
+        assert np.abs(dx - gradient).max() < tolerance
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4", ">i8"])
+@pytest.mark.parametrize("cls", [CrossEntropyLoss, NLLLoss])
+def test_labels_of_any_integers(cls, kind):
+    loss = cls()
+    wanted, dx = loss.forward(SCORES, LABELS), loss.backward()
+    assert loss.places(SCORES, labels_in(kind)) is not None
+    assert loss.forward(SCORES, labels_in(kind)) == wanted
+    assert np.array_equal(loss.backward(), dx)
+
+
+@pytest.mark.parametrize("cls", [CrossEntropyLoss, NLLLoss])
+@pytest.mark.parametrize("wrong", [4, -1, -99, 2**40, -(2**63)])
+def test_a_wrong_label_is_still_named(cls, wrong):
+    labels = np.array([2, 0, wrong, 3, 1])
+    with pytest.raises(LayerError, match=rf"labels from 0 to 3 .*got {wrong} at \[2\]"):
+        cls().forward(SCORES, labels)
+    with pytest.raises(LayerError, match="labels from 0 to 3"):
+        cls().forward(SCORES, np.array([2, 0, 2**64 - 1, 3, 1], np.uint64))
+
+
+@pytest.mark.parametrize("cls", [CrossEntropyLoss, NLLLoss])
+def test_the_short_way_is_for_the_common_case_alone(cls):
+    ignored = np.where(LABELS == 3, -100, LABELS)
+    assert cls().places(SCORES, LABELS) is not None
+    assert cls().places(SCORES, ignored) is None
+    assert cls(ignore_index=3).places(SCORES, LABELS) is None
+    assert cls(np.ones(4)).places(SCORES, LABELS) is None
+    assert cls().places(SCORES.astype(np.float16), LABELS) is None
+    assert cls().places(SCORES[..., None], LABELS[:, None]) is None
+    assert cls().places(SCORES, LABELS.astype(float)) is None
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("cls", [CrossEntropyLoss, NLLLoss])
+def test_the_short_way_is_the_long_one(cls, reduction):
+    short, long = cls(reduction=reduction), cls(np.ones(4), reduction=reduction)
+    dout = np.arange(1.0, 6.0) if reduction == "none" else 3.0
+    assert np.allclose(short.forward(SCORES, LABELS), long.forward(SCORES, LABELS), rtol=1e-13)
+    assert np.allclose(short.backward(dout), long.backward(dout), rtol=1e-12, atol=1e-15)
+
+
+def test_two_forwards_then_two_backwards_in_the_short_way():
+    loss = CrossEntropyLoss()
+    loss.forward(SCORES, LABELS)
+    loss.forward(2 * SCORES, LABELS[::-1])
+    second, first = loss.backward(), loss.backward()
+    kept = second.copy()
+    assert np.abs(first - plain_cross_entropy(SCORES, LABELS)[1]).max() < 1e-15
+    assert np.abs(second - plain_cross_entropy(2 * SCORES, LABELS[::-1])[1]).max() < 1e-15
+    loss.forward(SCORES, LABELS)
+    loss.backward()
+    assert np.array_equal(kept, second)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_yes_or_no_without_weights_is_that_with_ones(reduction):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 7)) * 20, rng.random((6, 7))
+    plain, weighted = BCEWithLogitsLoss(reduction=reduction), BCEWithLogitsLoss(np.ones(7), reduction=reduction)
+    assert np.allclose(plain.forward(x, y), weighted.forward(x, y), rtol=1e-13)
+    assert np.allclose(plain.backward(), weighted.backward(), rtol=1e-10, atol=1e-16)
+    assert plain.forward(np.float32(3), np.float32(1)) > 0
+    assert plain.backward().shape == ()
