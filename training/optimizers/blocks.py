@@ -95,7 +95,9 @@ class Block:
             a, b = self._work if part.start == 0 else map(np.empty_like, self._work)
             for vectors in pieces[part]:
                 n = len(vectors[0])
-                move(*vectors, a[:n], b[:n])
+                if n < len(a):  # the last one
+                    a, b = a[:n], b[:n]
+                move(*vectors, a, b)
 
         in_parts(run, len(pieces), LEAST)
 
