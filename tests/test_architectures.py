@@ -90,6 +90,29 @@ def test_wrong_calls():
     assert repr(ResNet(50, 10, rng=0)) == "ResNet(depth=50, num_classes=10)"
 
 
+@pytest.mark.parametrize("model", [CifarResNet(8, rng=0), CifarAlexNet(rng=0)], ids=lambda model: type(model).__name__)
+def test_all_gradients_along_one_direction(model):
+    model.astype(np.float64)
+    x, dout = rng.standard_normal((2, 3, 32, 32)), rng.standard_normal((2, 10))
+    model.zero_grad()
+    model(x)
+    dx = model.backward(dout)
+    arrays = [x, *(p.data for p in model.parameters())]
+    gradients = [dx, *(p.grad.copy() for p in model.parameters())]
+    steps = [rng.standard_normal(a.shape) * np.abs(a).mean() for a in arrays]
+
+    def moved(h):
+        for array, step in zip(arrays, steps, strict=True):
+            array += h * step
+        value = (model(x) * dout).sum()
+        for array, step in zip(arrays, steps, strict=True):
+            array -= h * step
+        return value
+
+    numeric = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    assert sum((g * s).sum() for g, s in zip(gradients, steps, strict=True)) == pytest.approx(numeric, rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def torchvision(torch):
     """torchvision: its models need none of its compiled operators, so a build that cannot load them will do."""

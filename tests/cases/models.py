@@ -1,7 +1,22 @@
 """Architectures: small ones, since every entry of every weight is nudged."""
 
 from backhand.layers import Tanh
-from backhand.models import MLP, ConvNet, LeNet5
+from backhand.models import (
+    MLP,
+    VGG,
+    AlexNet,
+    AlexNet2012,
+    BasicBlock,
+    Bottleneck,
+    CifarAlexNet,
+    CifarResNet,
+    ConvNet,
+    InvertedResidual,
+    LeNet5,
+    MobileNetV2,
+    PaddedShortcut,
+    ResNet,
+)
 from tests.cases import Case
 
 CASES = [
@@ -10,4 +25,15 @@ CASES = [
     Case(LeNet5, (3,), [(1, 1, 28, 28)]),
     Case(ConvNet, (3, (2, 8, 8), (3, 4)), [(2, 2, 8, 8)]),
     Case(ConvNet, (3, (2, 8, 8), (3, 4)), [(2, 2, 8, 8)], eval=True),
+    Case(BasicBlock, (2, 2), [(2, 2, 3, 3)]),
+    Case(BasicBlock, (2, 3, 2, True), [(2, 2, 4, 4)]),
+    Case(Bottleneck, (8, 2), [(2, 8, 3, 3)]),
+    Case(Bottleneck, (3, 2, 2, True), [(2, 3, 4, 4)]),
+    Case(PaddedShortcut, (2, 5), [(2, 2, 5, 4)]),
+    Case(InvertedResidual, (2, 2, 1, 2), [(2, 2, 3, 3)]),
+    Case(InvertedResidual, (2, 3, 2, 1), [(2, 2, 4, 4)]),
 ]
+
+# Too large to have every weight nudged. They are made of layers that are checked, and as a whole all their gradients
+# are compared in float64 with torch's, or with a difference along one direction (test_architectures.py).
+LARGE = [AlexNet, AlexNet2012, CifarAlexNet, CifarResNet, MobileNetV2, ResNet, VGG]
