@@ -4,6 +4,7 @@ from backhand.models.alexnet import AlexNet, AlexNet2012, CifarAlexNet
 from backhand.models.cifar_resnet import CifarResNet, PaddedShortcut
 from backhand.models.containers import Concat, Parallel, Repeat, Residual, Sequential, Sum, Unroll
 from backhand.models.convnet import ConvNet
+from backhand.models.gpt import GPT, CausalSelfAttention, GPTBlock
 from backhand.models.lenet import LeNet5
 from backhand.models.mlp import MLP
 from backhand.models.mobilenet import InvertedResidual, MobileNetV2
@@ -12,6 +13,7 @@ from backhand.models.resnet import BasicBlock, Bottleneck, ResNet
 from backhand.models.vgg import VGG
 
 __all__ = [
+    "GPT",
     "MLP",
     "NTM",
     "VGG",
@@ -19,10 +21,12 @@ __all__ = [
     "AlexNet2012",
     "BasicBlock",
     "Bottleneck",
+    "CausalSelfAttention",
     "CifarAlexNet",
     "CifarResNet",
     "Concat",
     "ConvNet",
+    "GPTBlock",
     "HeadParameters",
     "InvertedResidual",
     "LeNet5",

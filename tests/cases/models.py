@@ -1,16 +1,21 @@
 """Architectures: small ones, since every entry of every weight is nudged."""
 
+import numpy as np
+
 from backhand.layers import Tanh
 from backhand.models import (
+    GPT,
     MLP,
     VGG,
     AlexNet,
     AlexNet2012,
     BasicBlock,
     Bottleneck,
+    CausalSelfAttention,
     CifarAlexNet,
     CifarResNet,
     ConvNet,
+    GPTBlock,
     InvertedResidual,
     LeNet5,
     MobileNetV2,
@@ -32,6 +37,10 @@ CASES = [
     Case(PaddedShortcut, (2, 5), [(2, 2, 5, 4)]),
     Case(InvertedResidual, (2, 2, 1, 2), [(2, 2, 3, 3)]),
     Case(InvertedResidual, (2, 3, 2, 1), [(2, 2, 4, 4)]),
+    Case(CausalSelfAttention, (4, 2, 0.3), [(2, 3, 4)]),
+    Case(GPTBlock, (4, 2), [(2, 3, 4)]),
+    Case(GPTBlock, (4, 1, 0.3, False, "tanh"), [(2, 3, 4)]),
+    Case(GPT, (6, 4, 2, 2, 4), [np.array([[1, 5, 0], [2, 2, 3]])]),
 ]
 
 # Too large to have every weight nudged. They are made of layers that are checked, and as a whole all their gradients

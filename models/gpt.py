@@ -1,0 +1,309 @@
+"""GPT: a Transformer that guesses the next token, and writes by guessing again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from backhand.layers.arguments import flag, refuse, whole, within
+from backhand.layers.attention import ScaledDotProductAttention, masked_softmax
+from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.dropout import Dropout
+from backhand.layers.embedding import Embedding
+from backhand.layers.gated import GELU
+from backhand.layers.linear import Linear
+from backhand.layers.normalization import LayerNorm
+from backhand.layers.parameter import Array
+from backhand.models.containers import Sequential
+from backhand.models.initialize import normal, zero
+from backhand.models.sampling import sampled
+
+Cache = list[tuple[Array, Array]]  # of each block, the keys and values so far, (N, heads, T, head_dim)
+
+
+class CausalSelfAttention(Layer):
+    """Every token looks at those before it, and at itself, in several heads.
+
+        [q, k, v] = c_attn(x), cut into heads        y = c_proj(softmax(q k^T / sqrt(d), causal) v)
+
+    x, y : (N, T, n_embd)
+    c_attn : Linear to 3 n_embd, query, key and value side by side      c_proj : Linear
+    dropout : of attention weights, and of y
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.n_embd = whole(self, "n_embd", n_embd)
+        self.n_head = whole(self, "n_head", n_head)
+        if n_embd % n_head:
+            refuse(self, f"n_embd to be a multiple of n_head={n_head}", n_embd)
+        self.dropout = within(self, "dropout", dropout, 0, 1)
+        self.bias = flag(self, "bias", bias)
+        rng = np.random.default_rng(rng)
+        self.c_attn = Linear(n_embd, 3 * n_embd, bias, rng=rng, dtype=dtype)
+        self.c_proj = Linear(n_embd, n_embd, bias, rng=rng, dtype=dtype)
+        self.attention = ScaledDotProductAttention(dropout, is_causal=True, rng=rng)
+        self.resid_dropout = Dropout(dropout, rng=rng)
+
+    @all_or_nothing
+    def forward(self, x: ArrayLike) -> Array:
+        q, k, v = self._heads(self.c_attn.forward(x))
+        y = self.c_proj.forward(self._joined(self.attention.forward(q, k, v)))
+        y = self.resid_dropout.forward(y)
+        self.save(out=y)
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
+        dy = self.c_proj.backward(self.resid_dropout.backward(dout))
+        n, t, _ = dy.shape
+        dheads = dy.reshape(n, t, self.n_head, -1).swapaxes(1, 2)
+        dqkv = np.empty((n, t, 3, self.n_head, dheads.shape[-1]), dy.dtype)
+        for i, d in enumerate(self.attention.backward(dheads)):
+            dqkv[:, :, i] = d.swapaxes(1, 2)
+        dx: Array = self.c_attn.backward(dqkv.reshape(n, t, -1))
+        return dx
+
+    def step(self, x: Array, before: tuple[Array, Array] | None) -> tuple[Array, tuple[Array, Array]]:
+        """y of the newest tokens x (N, T, n_embd), where keys and values of those before are known; and all of them."""
+        q, k, v = self._heads(self.c_attn.forward(x))
+        if before is not None:
+            k, v = (np.concatenate(pair, axis=2) for pair in zip(before, (k, v), strict=True))
+        scores = (q * q.dtype.type(q.shape[-1] ** -0.5)) @ k.swapaxes(-1, -2)
+        new, known = scores.shape[-2:]
+        scores[..., np.triu(np.ones((new, known), bool), known - new + 1)] = -np.inf
+        return self.c_proj.forward(self._joined(masked_softmax(scores) @ v)), (k, v)
+
+    def _heads(self, qkv: Array) -> tuple[Array, ...]:
+        n, t, _ = qkv.shape
+        return tuple(qkv.reshape(n, t, 3, self.n_head, -1).transpose(2, 0, 3, 1, 4))
+
+    def _joined(self, y: Array) -> Array:
+        n, _, t, _ = y.shape
+        return y.swapaxes(1, 2).reshape(n, t, self.n_embd)
+
+
+class GPTBlock(Layer):
+    """Attention, then a small network on each token, each on a way of its own beside x.
+
+        z = x + attn(ln_1(x))        y = z + mlp(ln_2(z)),    mlp = c_proj(GELU(c_fc(.))), 4 times as wide inside
+
+    x, y : (N, T, n_embd)
+    approximate : the GELU's: "none" as in nanoGPT, "tanh" as in GPT-2
+    Radford et al. 2019, section 2.3: the normalisation comes first ("pre-norm")
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        approximate: str = "none",
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.n_embd, self.n_head, self.dropout, self.bias, self.approximate = n_embd, n_head, dropout, bias, approximate
+        rng = np.random.default_rng(rng)
+        self.ln_1 = LayerNorm(n_embd, bias=bias, dtype=dtype)
+        self.attn = CausalSelfAttention(n_embd, n_head, dropout, bias, rng=rng, dtype=dtype)
+        self.ln_2 = LayerNorm(n_embd, bias=bias, dtype=dtype)
+        self.mlp = Sequential(
+            {
+                "c_fc": Linear(n_embd, 4 * n_embd, bias, rng=rng, dtype=dtype),
+                "gelu": GELU(approximate),
+                "c_proj": Linear(4 * n_embd, n_embd, bias, rng=rng, dtype=dtype),
+                "dropout": Dropout(dropout, rng=rng),
+            }
+        )
+
+    @all_or_nothing
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x, self.ln_1.weight.dtype)  # type: ignore[union-attr]
+        z = x + self.attn.forward(self.ln_1.forward(x))
+        y: Array = z + self.mlp.forward(self.ln_2.forward(z))
+        return y
+
+    def backward(self, dout: Any) -> Array:
+        dz = self.ln_2.backward(self.mlp.backward(dout))
+        dz += dout
+        dx = self.ln_1.backward(self.attn.backward(dz))
+        dx += dz
+        return dx
+
+    def step(self, x: Array, before: tuple[Array, Array] | None) -> tuple[Array, tuple[Array, Array]]:
+        """The same for the newest tokens alone; see CausalSelfAttention.step."""
+        y, known = self.attn.step(self.ln_1.forward(x), before)
+        z = x + y
+        return z + self.mlp.forward(self.ln_2.forward(z)), known
+
+
+class GPT(Layer):
+    """Tokens in, scores of the next token out, at every place.
+
+        x = wte[tokens] + wpe[0 .. T-1]        x = block_i(x), i = 1 .. n_layer        scores = ln_f(x) lm_head^T
+
+    tokens : (N, T) integers below vocab_size, T <= block_size      scores : (N, T, vocab_size)
+    n_layer, n_head, n_embd : blocks, heads, width      dropout : after the embedding and in the blocks
+    bias : in the Linear layers and LayerNorms      approximate : of the GELU, "none" or "tanh"
+
+    lm_head and wte are one matrix, whose gradient is the sum of both uses. The names are nanoGPT's
+    (transformer.wte.weight, transformer.h.0.attn.c_attn.weight, ..., lm_head.weight); `load_gpt2` reads GPT-2's. Weights
+    start from N(0, 0.02^2), those that end a way around from N(0, 0.02^2 / (2 n_layer)), biases from 0.
+
+        GPT(65, 64, 4, 4, 128, bias=False)        nanoGPT's configuration for a CPU, 804,096 parameters
+        GPT(50257, 1024, 12, 12, 768, approximate="tanh")        GPT-2, 124,439,808 parameters
+
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; https://github.com/karpathy/nanoGPT
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int = 64,
+        n_layer: int = 4,
+        n_head: int = 4,
+        n_embd: int = 128,
+        dropout: float = 0.0,
+        bias: bool = True,
+        approximate: str = "none",
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.vocab_size = whole(self, "vocab_size", vocab_size)
+        self.block_size = whole(self, "block_size", block_size)
+        self.n_layer = whole(self, "n_layer", n_layer)
+        self.n_head, self.n_embd, self.dropout = n_head, n_embd, dropout
+        self.bias, self.approximate = bias, approximate
+        rng = np.random.default_rng(rng)
+        self.wte = Embedding(vocab_size, n_embd, rng=rng, dtype=dtype)
+        self.wpe = Embedding(block_size, n_embd, rng=rng, dtype=dtype)
+        self.drop = Dropout(dropout, rng=rng)
+        self.h = tuple(
+            GPTBlock(n_embd, n_head, dropout, bias, approximate, rng=rng, dtype=dtype) for _ in range(n_layer)
+        )
+        self.ln_f = LayerNorm(n_embd, bias=bias, dtype=dtype)
+        self.lm_head = Linear(n_embd, vocab_size, False, rng=rng, dtype=dtype)
+        self.lm_head.weight = self.wte.weight
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                normal(parameter, rng, 0.02 / float(np.sqrt(2 * n_layer)))
+            elif parameter.data.ndim == 2:
+                normal(parameter, rng, 0.02)
+            elif name.endswith("bias"):
+                zero(parameter)
+
+    def named_children(self) -> Any:
+        """nanoGPT's names: all but the head stand in `transformer`."""
+        for name in ("wte", "wpe", "drop"):
+            yield f"transformer.{name}", getattr(self, name)
+        yield from ((f"transformer.h.{i}", block) for i, block in enumerate(self.h))
+        yield "transformer.ln_f", self.ln_f
+        yield "lm_head", self.lm_head
+
+    @all_or_nothing
+    def forward(self, tokens: ArrayLike) -> Array:
+        index = self._tokens(tokens)
+        x = self.wte.forward(index)
+        x += self.wpe.forward(np.arange(index.shape[1]))
+        x = self.drop.forward(x)
+        for block in self.h:
+            x = block.forward(x)
+        return self.lm_head.forward(self.ln_f.forward(x))
+
+    def backward(self, dout: Any) -> None:
+        dx = self.ln_f.backward(self.lm_head.backward(dout))
+        for block in reversed(self.h):
+            dx = block.backward(dx)
+        dx = self.drop.backward(dx)
+        self.wpe.backward(dx.sum(axis=0))  # one position for all samples: the copies' gradients add
+        self.wte.backward(dx)
+
+    # ------------------------------------------------------------------ writing
+
+    def generate(
+        self,
+        tokens: ArrayLike,
+        new: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+    ) -> Array:
+        """The tokens (N, T), and `new` more of them after each, drawn one by one from what the model expects.
+
+        temperature : the scores are divided by it; 0 takes the likeliest token      top_k : of so many likeliest ones
+
+        Keys and values of the tokens so far are kept, so that a new token costs one step; only beyond block_size, where
+        every position changes, all is computed again. The model is in eval mode meanwhile.
+        """
+        known = self._tokens(tokens)
+        count = whole(self, "new", new, least=0)
+        generator = np.random.default_rng(rng)
+        modes = [(layer, layer.training, layer.caching) for layer in self.modules()]
+        self.eval()
+        try:
+            cache: Cache | None = None
+            for _ in range(count):
+                if known.shape[1] > self.block_size:
+                    known_now, cache = known[:, -self.block_size :], None
+                else:
+                    known_now = known if cache is None else known[:, -1:]
+                scores, cache = self.step(known_now, cache)
+                drawn = sampled(scores[:, -1], temperature, top_k, generator)
+                known = np.concatenate([known, drawn[:, None]], axis=1)
+        finally:
+            for layer, training, caching in modes:
+                layer.training, layer.caching = training, caching
+        return known
+
+    def step(self, tokens: ArrayLike, cache: Cache | None = None) -> tuple[Array, Cache]:
+        """Scores of the newest tokens (N, T), where a cache holds what is known of those before; and the new cache."""
+        index = self.wte.indices(tokens)
+        start = 0 if cache is None else cache[0][0].shape[2]
+        x = self.wte.forward(index)
+        x += self.wpe.forward(np.arange(start, start + index.shape[1]))
+        grown: Cache = []
+        for i, block in enumerate(self.h):
+            x, known = block.step(x, None if cache is None else cache[i])
+            grown.append(known)
+        return self.lm_head.forward(self.ln_f.forward(x)), grown
+
+    def load_gpt2(self, state: Mapping[str, ArrayLike]) -> None:
+        """Load the weights of GPT-2 under the names of their release: `h.0.attn.c_attn.weight`, with or without
+        `transformer.` before them. There the four matrices of a block are transposed, and masks are stored too.
+
+        Raises LayerError where something is missing or does not fit; then nothing has been changed.
+        """
+        own: dict[str, ArrayLike] = {}
+        for key, value in state.items():
+            name = key if key.startswith(("transformer.", "lm_head.")) else f"transformer.{key}"
+            if name.endswith((".attn.bias", ".attn.masked_bias")):
+                continue
+            turned = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+            own[name] = np.asarray(value).T if turned else value
+        own.setdefault("lm_head.weight", own.get("transformer.wte.weight", np.zeros(0)))
+        self.load_state_dict(own)
+
+    def _tokens(self, tokens: ArrayLike) -> Array:
+        index = np.asarray(tokens)
+        if index.ndim != 2 or index.dtype.kind not in "iu" or not index.size:
+            self.reject("integer tokens of shape (N, T)", f"{index.dtype} of shape {index.shape}")
+        if self.caching and index.shape[1] > self.block_size:
+            self.reject(f"at most block_size={self.block_size} tokens", index.shape[1])
+        return index
