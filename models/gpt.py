@@ -162,8 +162,8 @@ class GPT(Layer):
     bias : in the Linear layers and LayerNorms      approximate : of the GELU, "none" or "tanh"
 
     lm_head and wte are one matrix, whose gradient is the sum of both uses. The names are nanoGPT's
-    (transformer.wte.weight, transformer.h.0.attn.c_attn.weight, ..., lm_head.weight); `load_gpt2` reads GPT-2's. Weights
-    start from N(0, 0.02^2), those that end a way around from N(0, 0.02^2 / (2 n_layer)), biases from 0.
+    (transformer.wte.weight, transformer.h.0.attn.c_attn.weight, ..., lm_head.weight); `load_gpt2` reads GPT-2's.
+    Weights start from N(0, 0.02^2), those that end a way around from N(0, 0.02^2 / (2 n_layer)), biases from 0.
 
         GPT(65, 64, 4, 4, 128, bias=False)        nanoGPT's configuration for a CPU, 804,096 parameters
         GPT(50257, 1024, 12, 12, 768, approximate="tanh")        GPT-2, 124,439,808 parameters
