@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number
 from backhand.layers.base import Layer
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 
 
@@ -76,7 +77,10 @@ class Sigmoid(Elementwise):
         return sigmoid(x)
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * kept * (1 - kept)
+        d = np.subtract(1, kept, out=empty_like(kept))
+        d *= kept
+        d *= dout
+        return d
 
 
 class Tanh(Elementwise):
@@ -89,10 +93,13 @@ class Tanh(Elementwise):
     """
 
     def function(self, x: Array) -> Array:
-        return np.tanh(x)
+        return np.tanh(x, out=empty_like(x))
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * (1 - kept * kept)
+        d = np.multiply(kept, kept, out=empty_like(kept))
+        np.subtract(1, d, out=d)
+        d *= dout
+        return d
 
 
 class Tanhshrink(Elementwise):
@@ -274,10 +281,11 @@ class CELU(_Exponential):
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), stable at any x: where the exponential overflows, this is 0."""
+    y = np.negative(x, out=empty_like(x))
     with np.errstate(over="ignore"):
-        inverse: Array = np.exp(-x)
-    inverse += 1
-    return 1 / inverse
+        np.exp(y, out=y)
+    y += 1
+    return np.divide(1, y, out=y)
 
 
 def softplus(x: Array) -> Array:

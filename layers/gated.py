@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from backhand.layers.activations import Elementwise, sigmoid
 from backhand.layers.arguments import one_of
 from backhand.layers.base import Layer
+from backhand.layers.blocks import flat, in_blocks, without_gaps
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 from backhand.layers.special import erf
 
@@ -18,26 +20,39 @@ from backhand.layers.special import erf
 class _SelfGated(Elementwise):
     """The form of SiLU, Mish and GELU: x times a gate that opens with x.
 
-        y = x g(x)        dx = dout * (g + x g'(x))
+        y = x g(x)        dx = dout * y',    y' = g + x g'(x)
 
-    The gate is kept beside x: it costs an exponential or more, and its own derivative follows from it.
+    The derivative follows from what the gate was computed from, so forward computes it too, while that is in the
+    cache, and it is all that is kept.
     """
 
     def gate(self, x: Array) -> Array:
-        """g(x)."""
+        """g(x), a new array."""
         raise NotImplementedError
 
     def slope(self, x: Array, g: Array) -> Array:
-        """g'(x), with the help of g."""
+        """g'(x), a new array, with the help of g."""
         raise NotImplementedError
 
     def compute(self, x: Array) -> tuple[Array, Any]:
-        g = np.asarray(self.gate(x), x.dtype)
-        return x * g, (x, g)
+        x = without_gaps(x)
+        y, derivative = empty_like(x), empty_like(x) if self.caching else None
+        xs, ys, ds = flat(x), flat(y), None if derivative is None else flat(derivative)
 
-    def gradient(self, dout: Array, kept: tuple[Array, Array]) -> Array:
-        x, g = kept
-        return dout * (g + x * self.slope(x, g))
+        def work(block: slice) -> None:
+            part = xs[block]
+            g = self.gate(part)
+            np.multiply(part, g, out=ys[block])
+            if ds is not None:
+                slope = self.slope(part, g)
+                slope *= part
+                np.add(slope, g, out=ds[block])
+
+        in_blocks(work, x.size)
+        return y, derivative
+
+    def gradient(self, dout: Array, kept: Array) -> Array:
+        return np.multiply(dout, kept, out=empty_like(dout))
 
 
 class SiLU(_SelfGated):
@@ -57,7 +72,9 @@ class SiLU(_SelfGated):
         return sigmoid(x)
 
     def slope(self, x: Array, g: Array) -> Array:
-        return g * (1 - g)
+        s = 1 - g
+        s *= g
+        return s
 
 
 class Mish(_SelfGated):
@@ -101,17 +118,34 @@ class GELU(_SelfGated):
 
     def gate(self, x: Array) -> Array:
         if self.approximate == "none":
-            return 0.5 * erf(x * math.sqrt(0.5)) + 0.5
-        z = np.clip(x, -10, 10)  # tanh u is +-1 long before, and no cube can overflow
-        return 0.5 * np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)) + 0.5
+            g = erf(x * math.sqrt(0.5))
+        else:
+            z = np.clip(x, -10, 10)  # tanh u is +-1 long before, and no cube can overflow
+            g = z * z
+            g *= math.sqrt(2 / math.pi) * 0.044715
+            g += math.sqrt(2 / math.pi)
+            g *= z
+            np.tanh(g, out=g)
+        g *= 0.5
+        g += 0.5
+        return g
 
     def slope(self, x: Array, g: Array) -> Array:
         if self.approximate == "none":
-            z = np.clip(x, -40, 40)  # exp(-800) is 0, and no square can overflow
-            return np.exp(-0.5 * z * z) * math.sqrt(0.5 / math.pi)
-        z = np.clip(x, -10, 10)
-        # (1 - tanh^2) / 2 = 2 g (1 - g)
-        return 2 * g * (1 - g) * (math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z))
+            with np.errstate(over="ignore"):  # of the square; the exponential is 0 long before
+                p = x * x
+            p *= -0.5
+            np.exp(p, out=p)
+            p *= math.sqrt(0.5 / math.pi)
+            return p
+        p = np.clip(x, -10, 10)
+        p *= p
+        p *= 3 * 0.044715 * math.sqrt(2 / math.pi)
+        p += math.sqrt(2 / math.pi)
+        p *= 1 - g
+        p *= g
+        p *= 2  # (1 - tanh^2) / 2 = 2 g (1 - g)
+        return p
 
 
 class GLU(Layer):

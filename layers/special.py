@@ -6,7 +6,7 @@ import numpy as np
 
 from backhand.layers.parameter import Array
 
-# erf(x) = x P(x^2) / Q(x^2) below a bound, and +-1 beyond it, where erf is 1 to the precision. Coefficients of
+# In float64, erf(x) = x P(x^2) / Q(x^2) below a bound, and +-1 beyond it, where erf is 1 to the precision. Coefficients of
 # P and Q from the constant up: the rational function that meets erf(x)/x at the Chebyshev points in x^2,
 # solved for with 60 digits. All are positive, so no sum in it cancels and Horner's rule loses nothing.
 _DOUBLE = (
@@ -24,12 +24,9 @@ _DOUBLE = (
         8.332565857982574e-16, 4.592003223043019e-18, 5.0599322680886335e-21,
     ),
 )  # fmt: skip
-_SINGLE = (
-    3.9,
-    (1.1283793, 0.188799475, 0.056025345, 0.00415471877, 0.000444227194, 8.26691297e-06),
-    (1.0, 0.500654749, 0.116527866, 0.0162819215, 0.00144665978, 8.30833854e-05, 3.39930872e-07),
-)
-_BLOCK = 1 << 15  # numbers at a time: the two sums of Horner's rule stay in the cache
+# In float32, erf(x) = tanh(x Q(x^2)), for NumPy has a fast tanh. Q from the constant up: of its degree the one with
+# the smallest relative error of erf over [0, 4]; beyond that it grows, and tanh is 1.
+_SINGLE = (1.12837927, 0.102769056, -1.91831151e-4, -6.19784432e-4, 8.7637263e-5, -5.66846922e-6, 1.4185223e-7)
 
 
 def erf(x: Array) -> Array:
@@ -40,15 +37,12 @@ def erf(x: Array) -> Array:
     """
     if x.dtype.itemsize < 4:
         return erf(x.astype(np.float32)).astype(x.dtype)
-    flat = x.reshape(-1)
-    y = np.empty_like(flat)
-    for start in range(0, flat.size, _BLOCK):
-        y[start : start + _BLOCK] = _erf(flat[start : start + _BLOCK])
-    return y.reshape(x.shape)
-
-
-def _erf(x: Array) -> Array:
-    bound, above, below = _SINGLE if x.dtype == np.float32 else _DOUBLE
+    if x.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            y = _polynomial(_SINGLE, x * x)
+            y *= x
+        return np.tanh(y, out=y)
+    bound, above, below = _DOUBLE
     z = np.clip(x, -bound, bound)
     square = z * z
     y = _polynomial(above, square)
@@ -59,7 +53,9 @@ def _erf(x: Array) -> Array:
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     y = np.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        y *= x
+    y *= x
+    for coefficient in coefficients[-2:0:-1]:
         y += coefficient
+        y *= x
+    y += coefficients[0]
     return y
