@@ -15,9 +15,9 @@ from backhand.layers.threads import in_parts
 T = TypeVar("T")
 
 # Numbers in a block: four or five arrays of so many float32 stay in an L2 cache of one megabyte.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 # Blocks that are worth waking a thread up for: about a millisecond.
-WORTH = 16
+WORTH = 8
 
 
 def in_blocks(work: Callable[[slice], T], length: int, width: int = 1) -> list[T]:

@@ -5,12 +5,15 @@ Its Jacobian is diag(y) - y y^T for every vector; the product with it needs one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.base import Layer
+from backhand.layers.blocks import in_blocks
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 
 
@@ -48,7 +51,7 @@ class Softmax(Layer):
 
     def gradient(self, dout: Array, y: Array, axis: int) -> Array:
         """The product of dout with the Jacobian."""
-        return y * (dout - (dout * y).sum(axis, keepdims=True))
+        return _by_rows(_softmax_backward, axis, dout, y)
 
 
 class Softmin(Softmax):
@@ -66,7 +69,8 @@ class Softmin(Softmax):
         return softmax(-x, axis)
 
     def gradient(self, dout: Array, y: Array, axis: int) -> Array:
-        return -super().gradient(dout, y, axis)
+        dx = super().gradient(dout, y, axis)
+        return np.negative(dx, out=dx)
 
 
 class LogSoftmax(Softmax):
@@ -86,7 +90,7 @@ class LogSoftmax(Softmax):
         return log_softmax(x, axis)
 
     def gradient(self, dout: Array, y: Array, axis: int) -> Array:
-        return dout - np.exp(y) * dout.sum(axis, keepdims=True)
+        return _by_rows(_log_softmax_backward, axis, dout, y)
 
 
 class Softmax2d(Softmax):
@@ -112,15 +116,54 @@ class Softmax2d(Softmax):
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
-    """exp(x) / sum exp(x) along an axis, stable at any x: the maximum is taken off first."""
-    e = np.exp(x - x.max(axis, keepdims=True))
-    return np.divide(e, e.sum(axis, keepdims=True))
+    """exp(x) / sum exp(x) along an axis, stable at any x: where it matters, the maximum is taken off first."""
+    return _by_rows(softmax_into, axis, x)
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """x - log sum exp(x) along an axis, stable at any x: the maximum is taken off first."""
-    shifted = x - max_along(x, axis)
-    return shifted - np.log(sum_along(np.exp(shifted), axis))
+    return _by_rows(_log_softmax_into, axis, x)
+
+
+def softmax_into(y: Array, x: Array, axis: int = -1) -> None:
+    """Write the softmax of x into y, which may be x."""
+    if x.min() > -60 and x.max() < 60:  # no exponential, and no sum of them, overflows or vanishes
+        np.exp(x, out=y)
+    else:
+        np.subtract(x, max_along(x, axis), out=y)
+        np.exp(y, out=y)
+    y /= sum_along(y, axis)
+
+
+def _softmax_backward(dx: Array, dout: Array, y: Array, axis: int) -> None:
+    np.multiply(dout, y, out=dx)
+    np.subtract(dout, sum_along(dx, axis), out=dx)
+    dx *= y
+
+
+def _log_softmax_into(y: Array, x: Array, axis: int) -> None:
+    np.subtract(x, max_along(x, axis), out=y)
+    y -= np.log(sum_along(np.exp(y), axis))
+
+
+def _log_softmax_backward(dx: Array, dout: Array, y: Array, axis: int) -> None:
+    np.exp(y, out=dx)
+    dx *= sum_along(dout, axis)
+    np.subtract(dout, dx, out=dx)
+
+
+def _by_rows(work: Callable[..., None], axis: int, *inputs: Array) -> Array:
+    """What work(result, *inputs, axis) writes, block by block where the vectors are rows in memory."""
+    result = empty_like(inputs[0])
+    arrays = [result, *inputs]
+    if result.ndim and axis not in (-1, result.ndim - 1):
+        arrays = [np.moveaxis(x, axis, -1) for x in arrays]
+    if result.ndim and all(x.flags.c_contiguous for x in arrays):
+        rows = [x.reshape(-1, x.shape[-1]) for x in arrays]
+        in_blocks(lambda block: work(*(x[block] for x in rows), -1), *rows[0].shape)
+    else:
+        work(result, *inputs, axis)
+    return result
 
 
 def max_along(x: Array, axis: int) -> Array:

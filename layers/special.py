@@ -6,9 +6,9 @@ import numpy as np
 
 from backhand.layers.parameter import Array
 
-# In float64, erf(x) = x P(x^2) / Q(x^2) below a bound, and +-1 beyond it, where erf is 1 to the precision. Coefficients of
-# P and Q from the constant up: the rational function that meets erf(x)/x at the Chebyshev points in x^2,
-# solved for with 60 digits. All are positive, so no sum in it cancels and Horner's rule loses nothing.
+# In float64, erf(x) = x P(x^2) / Q(x^2) below a bound, and +-1 beyond it, where erf is 1 to the precision.
+# Coefficients of P and Q from the constant up: the rational function that meets erf(x)/x at the Chebyshev points
+# in x^2, solved for with 60 digits. All are positive, so no sum in it cancels and Horner's rule loses nothing.
 _DOUBLE = (
     5.9,
     (
