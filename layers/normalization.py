@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import number, refuse, whole
 from backhand.layers.base import Layer
-from backhand.layers.blocks import in_blocks
+from backhand.layers.blocks import in_blocks, row_dots
 from backhand.layers.broadcasting import along
 from backhand.layers.memory import empty, product
 from backhand.layers.parameter import Array, Parameter, float_dtype
@@ -70,8 +70,7 @@ class _OfRows(Layer):
                 m = np.matmul(part, ones, out=mean[block])
                 m /= n
                 part = np.subtract(part, m[:, None], out=out)
-            r[...] = np.matmul(part[:, None], part[:, :, None])[:, 0, 0]
-            r /= n
+            np.divide(row_dots(part, part)[:, 0], n, out=r)
             r += eps
             np.sqrt(r, out=r)
             np.divide(1, r, out=r)

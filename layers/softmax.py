@@ -127,12 +127,17 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 
 def softmax_into(y: Array, x: Array, axis: int = -1) -> None:
     """Write the softmax of x into y, which may be x."""
-    if x.min() > -60 and x.max() < 60:  # no exponential, and no sum of them, overflows or vanishes
+    if moderate(x):
         np.exp(x, out=y)
     else:
         np.subtract(x, max_along(x, axis), out=y)
         np.exp(y, out=y)
     y /= sum_along(y, axis)
+
+
+def moderate(x: Array) -> bool:
+    """Whether no exponential of these numbers, and no sum of a row of them, overflows or vanishes."""
+    return bool(x.min() > -60 and x.max() < 60) and x.dtype.itemsize > 2
 
 
 def _softmax_backward(dx: Array, dout: Array, y: Array, axis: int) -> None:
@@ -177,7 +182,8 @@ def max_along(x: Array, axis: int) -> Array:
 def sum_along(x: Array, axis: int) -> Array:
     """x.sum(axis, keepdims=True); over the last axis as a product with ones, which BLAS does faster."""
     if x.ndim > 1 and axis in (x.ndim - 1, -1):
-        return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
+        rows = x.reshape(-1, x.shape[-1])
+        return (rows @ np.ones(x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)
     return np.asarray(x.sum(axis, keepdims=True))
 
 
