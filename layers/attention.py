@@ -77,6 +77,9 @@ class ScaledDotProductAttention(Layer):
         scale = q.dtype.type(q.shape[-1] ** -0.5 if self.scale is None else self.scale)
         p = empty((*q.shape[:-1], k.shape[-2]), q.dtype)
         mask = self._mask(attn_mask, p.shape, p.dtype)
+        hiding = mask is None or bool(((mask == 0) | np.isneginf(mask)).all())
+        if mask is not None:
+            mask = np.broadcast_to(mask, p.shape)
         kept = None
         weights = p
         if self.training and self.dropout_p:
@@ -89,7 +92,7 @@ class ScaledDotProductAttention(Layer):
             scores = p[block]
             np.matmul(q[block], k[block].swapaxes(-1, -2), out=scores)
             scores *= scale
-            self._probabilities(scores, None if mask is None else mask[block], nothing)
+            self._probabilities(scores, None if mask is None else mask[block], hiding, nothing)
             if kept is not None:
                 np.multiply(scores, self._survivors(kept[block], p.dtype), out=weights[block])
             np.matmul(weights[block], v[block], out=y[block])
@@ -125,20 +128,21 @@ class ScaledDotProductAttention(Layer):
             dk, dv = (d.reshape(*d.shape[:-3], -1, repeats, *d.shape[-2:]).sum(axis=-3) for d in (dk, dv))
         return unbroadcast(dq, shapes[0]), unbroadcast(dk, shapes[1]), unbroadcast(dv, shapes[2])
 
-    def _probabilities(self, scores: Array, mask: Array | None, nothing: float) -> None:
-        """Turn the scores into P, in their own memory."""
-        if mask is None and moderate(scores):
-            np.exp(scores, out=scores)
-            if self.is_causal:
-                scores *= _causal(*scores.shape[-2:], scores.dtype)
-            scores /= sum_along(scores, -1)
-            return
+    def _probabilities(self, scores: Array, mask: Array | None, hiding: bool, nothing: float) -> None:
+        """Turn the scores into P, in their own memory; `hiding` says that the mask is made of 0 and -inf alone."""
         if self.is_causal:
-            mask = additive(self, "attn_mask", _causal(*scores.shape[-2:], scores.dtype) == 0, scores.dtype)
+            seen = _causal(*scores.shape[-2:], scores.dtype)
+            if moderate(scores):
+                np.exp(scores, out=scores)
+                scores *= seen
+                scores /= sum_along(scores, -1)
+                return
+            mask = additive(self, "attn_mask", seen == 0, scores.dtype)
+        shift = not (hiding and moderate(scores))
         if mask is not None:
             with np.errstate(over="ignore"):  # a mask of the lowest finite numbers may come to -inf
                 scores += mask
-        masked_softmax(scores, nothing)
+        masked_softmax(scores, nothing, shift)
 
     def _survivors(self, kept: Array, dtype: np.dtype[Any]) -> Array:
         """What dropout multiplies P by."""
@@ -172,7 +176,7 @@ class ScaledDotProductAttention(Layer):
         mask = additive(self, "attn_mask", ~given if given.dtype == bool else given, dtype)
         if not broadcasts_to(mask.shape, shape):
             self.reject(f"attn_mask that broadcasts to {shape}", mask.shape)
-        return np.broadcast_to(mask, shape)
+        return mask
 
 
 # ---------------------------------------------------------------------- what both need
@@ -194,17 +198,23 @@ def _causal(length: int, source: int, dtype: np.dtype[Any]) -> Array:
     return seen
 
 
-def masked_softmax(scores: Array, nothing: float = 0.0) -> Array:
-    """Softmax over the last axis, in the memory of `scores`; a row that is all -inf becomes `nothing`."""
-    top = scores.max(axis=-1, keepdims=True)
-    dead = np.isneginf(top)
-    top[dead] = 0
-    scores -= top
+def masked_softmax(scores: Array, nothing: float = 0.0, shift: bool = True) -> Array:
+    """Softmax over the last axis, in the memory of `scores`; a row that is all -inf becomes `nothing`.
+
+    shift : False where the exponentials cannot overflow, nor vanish but where the score is -inf
+    """
+    if shift:
+        top = scores.max(axis=-1, keepdims=True)
+        top[np.isneginf(top)] = 0
+        scores -= top
     np.exp(scores, out=scores)
-    total = scores.sum(axis=-1, keepdims=True)
-    total[dead] = 1
+    total = sum_along(scores, -1)
+    dead = total == 0
+    some = dead.any()
+    if some:
+        total[dead] = 1
     scores /= total
-    if nothing and dead.any():  # nan counts as true
+    if some and nothing:  # nan counts as true
         scores[dead[..., 0]] = nothing
     return scores
 

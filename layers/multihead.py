@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention, additive
 from backhand.layers.base import Layer, all_or_nothing
-from backhand.layers.linear import Linear
+from backhand.layers.linear import Linear, rows_of
+from backhand.layers.memory import product
 from backhand.layers.parameter import Array, Parameter, uniform
 
 
@@ -113,22 +114,15 @@ class MultiheadAttention(Layer):
         batched = self._checked(*(x.shape for x in inputs))
         if is_causal and attn_mask is None:
             self.reject("the attn_mask that is_causal=True tells of", "none")
-        inputs = [self._batch_first(x, batched) for x in inputs]
         mask = self._mask(key_padding_mask, attn_mask, batched, inputs)
-        projected = []
-        for x, weight, bias in zip(inputs, *self._in_projections("data"), strict=True):
-            z = x @ weight.T
-            if bias is not None:
-                z += bias
-            projected.append(z)
-        q, k, v = projected
+        q, k, v = (self._batch_first(x, batched) for x in self._project(inputs))
         if self.bias_k is not None and self.bias_v is not None:
             k, v = with_one_more(k, self.bias_k.data), with_one_more(v, self.bias_v.data)
         if self.add_zero_attn:
             k, v = (with_one_more(x, np.zeros((1, 1, 1), dtype)) for x in (k, v))
         q, k, v = self._split(q), self._split(k), self._split(v)
         heads = self.attention.forward(q, k, v, mask, np.nan if need_weights else 0.0)
-        y = self._as_given(self.out_proj.forward(self._join(heads)), batched)
+        y = self.out_proj.forward(self._as_given(self._join(heads), batched))
         self._leave_map(batched, need_weights and average_attn_weights)
         self.save(inputs, batched, out=y)
         return y
@@ -136,7 +130,7 @@ class MultiheadAttention(Layer):
     def backward(self, dout: Any) -> tuple[Array, Array, Array]:
         dout = self.upstream(dout)
         inputs, batched = self.saved()
-        dheads = self._split(self.out_proj.backward(self._batch_first(dout, batched)))
+        dheads = self._split(self._batch_first(self.out_proj.backward(dout), batched))
         dq, dk, dv = (self._join(d) for d in self.attention.backward(dheads))
         if self.add_zero_attn:
             dk, dv = dk[:, :-1], dv[:, :-1]
@@ -144,16 +138,8 @@ class MultiheadAttention(Layer):
             self.bias_k.grad += dk[:, -1].sum(axis=0)
             self.bias_v.grad += dv[:, -1].sum(axis=0)
             dk, dv = dk[:, :-1], dv[:, :-1]
-        gradients = []
-        weights, _ = self._in_projections("data")
-        dweights, dbiases = self._in_projections("grad")  # views: what is added arrives in the parameters
-        for x, dz, weight, dweight, dbias in zip(inputs, (dq, dk, dv), weights, dweights, dbiases, strict=True):
-            drows = dz.reshape(-1, self.embed_dim)
-            dweight += drows.T @ x.reshape(-1, x.shape[-1])
-            if dbias is not None:
-                dbias += drows.sum(axis=0)
-            gradients.append(self._as_given(dz @ weight, batched))
-        dquery, dkey, dvalue = gradients
+        gradients = [self._as_given(d, batched) for d in (dq, dk, dv)]
+        dquery, dkey, dvalue = self._project_back(gradients, inputs)
         return dquery, dkey, dvalue
 
     def __repr__(self) -> str:
@@ -185,6 +171,38 @@ class MultiheadAttention(Layer):
 
     # ------------------------------------------------------------------ parameters, checks, masks, the map
 
+    def _project(self, inputs: list[Array]) -> list[Array]:
+        """The queries, keys and values of all heads: x W^T + b, one product where the three inputs are one array."""
+        query, key, value = inputs
+        e = self.embed_dim
+        if self.in_proj_weight is not None and query is key is value:
+            z = product(rows_of(query), self.in_proj_weight.data.T)
+            if self.in_proj_bias is not None:
+                z += self.in_proj_bias.data
+            return [z[:, i * e : (i + 1) * e].reshape(query.shape) for i in range(3)]
+        projected = []
+        for x, weight, bias in zip(inputs, *self._in_projections("data"), strict=True):
+            z = product(rows_of(x), weight.T)
+            if bias is not None:
+                z += bias
+            projected.append(z.reshape(*x.shape[:-1], e))
+        return projected
+
+    def _project_back(self, gradients: list[Array], inputs: list[Array]) -> list[Array]:
+        """The gradients by the inputs; adds to those of the projections."""
+        drows = [rows_of(d) for d in gradients]
+        weights, _ = self._in_projections("data")
+        query, key, value = inputs
+        if self.in_proj_weight is not None and query is key is value:
+            self.in_proj_weight.add_product(np.concatenate(drows, axis=1).T, rows_of(query))
+        else:
+            # views: what is added arrives in the parameters
+            for d, x, dweight in zip(drows, inputs, self._in_projections("grad")[0], strict=True):
+                dweight += product(d.T, rows_of(x))
+        if self.in_proj_bias is not None:
+            self.in_proj_bias.grad += np.concatenate([np.add.reduce(d, axis=0) for d in drows])
+        return [product(d, weight).reshape(x.shape) for d, weight, x in zip(drows, weights, inputs, strict=True)]
+
     def _in_projections(self, part: str) -> tuple[list[Array], list[Any]]:
         """The three weights and the three biases (or None), as views of their data, or of their grad."""
         if self.in_proj_weight is not None:
@@ -215,7 +233,7 @@ class MultiheadAttention(Layer):
     def _mask(self, key_padding: Any, attn: Any, batched: bool, inputs: list[Array]) -> Array | None:
         """The two masks as one that is added to the scores and broadcasts to (N, num_heads, L, keys), or None."""
         dtype = inputs[0].dtype
-        (n, length, _), source = inputs[0].shape, inputs[1].shape[1]
+        (n, length, _), (_, source, _) = (self._batch_first(x, batched).shape for x in inputs[:2])
         mask = None
         if attn is not None:
             mask = additive(self, "attn_mask", attn, dtype)
