@@ -33,7 +33,7 @@ from backhand.layers.arguments import number, refuse, whole
 from backhand.layers.base import Layer
 from backhand.layers.blocks import in_blocks, row_dots
 from backhand.layers.broadcasting import along
-from backhand.layers.memory import empty, product
+from backhand.layers.memory import empty, empty_like, product
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
 Axes = tuple[int, ...]
@@ -93,7 +93,7 @@ class _OfRows(Layer):
 
         def work(block: slice) -> tuple[Array, Any]:
             d, out, r = drows[block], dx[block], rstd[block, 0]
-            centred = rows[block] - mean[block, None] if self.centred else rows[block].copy()
+            centred = np.subtract(rows[block], mean[block, None], out=empty_like(d))  # mean: zeros for RMSNorm
             np.multiply(d, centred, out=out)
             dweight = r @ out
             # the means of dxhat * xhat and of dxhat, for each row, and rstd, which they are all multiplied by
