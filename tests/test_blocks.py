@@ -28,17 +28,22 @@ DTYPES = sorted(TOLERANCE, key=str)
 
 # Arrays whose memory is laid out in many ways, the last two larger than a block.
 LAYOUTS = {
-    "a number": lambda: RNG.standard_normal(()),
-    "a vector": lambda: RNG.standard_normal(5),
-    "a table": lambda: RNG.standard_normal((3, 7)),
-    "columns": lambda: RNG.standard_normal((7, 3)).T,
-    "axes about": lambda: RNG.standard_normal((2, 3, 4, 5)).transpose(0, 3, 1, 2),
-    "with gaps": lambda: RNG.standard_normal((6, 10))[::2, ::3],
-    "backwards": lambda: RNG.standard_normal((6, 10))[:, ::-1],
-    "repeated": lambda: np.broadcast_to(RNG.standard_normal((4, 1, 3)), (4, 5, 3)),
-    "large": lambda: RNG.standard_normal((3, 200, 130)),
-    "large, axes about": lambda: RNG.standard_normal((130, 3, 200)).transpose(1, 2, 0),
+    "a number": lambda draw: draw(()),
+    "a vector": lambda draw: draw(5),
+    "a table": lambda draw: draw((3, 7)),
+    "columns": lambda draw: draw((7, 3)).T,
+    "axes about": lambda draw: draw((2, 3, 4, 5)).transpose(0, 3, 1, 2),
+    "with gaps": lambda draw: draw((6, 10))[::2, ::3],
+    "backwards": lambda draw: draw((6, 10))[:, ::-1],
+    "repeated": lambda draw: np.broadcast_to(draw((4, 1, 3)), (4, 5, 3)),
+    "large": lambda draw: draw((3, 200, 130)),
+    "large, axes about": lambda draw: draw((130, 3, 200)).transpose(1, 2, 0),
 }
+
+
+def laid_out(layout, dtype, scale=1, shift=0):
+    """An array of drawn numbers in that layout."""
+    return LAYOUTS[layout](lambda shape: np.asarray(scale * RNG.standard_normal(shape) + shift, dtype))
 
 
 def close(got, wanted, dtype, size=1):
@@ -77,7 +82,7 @@ def test_blocks_are_the_same_on_any_number_of_threads(threads):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flat_is_a_view_in_one_order_for_an_array_and_what_is_like_it(layout):
-    x = LAYOUTS[layout]()
+    x = laid_out(layout, np.float64)
     y = empty_like(x)
     assert np.shares_memory(flat(y), y)
     flat(y)[...] = flat(without_gaps(x))
@@ -100,9 +105,7 @@ def test_row_dots():
     ids=str,
 )
 def test_gates_are_the_plain_ones(layer, reference, layout, dtype):
-    x = (2 * LAYOUTS[layout]()).astype(dtype) if layout != "repeated" else LAYOUTS[layout]()
-    if x.dtype != dtype:
-        pytest.skip("a repeated array is of float64")
+    x = laid_out(layout, dtype, scale=2)
     dout = RNG.standard_normal(x.shape).astype(dtype)
     y, dx = reference(x.astype(np.float64), dout.astype(np.float64))
     close(layer(x), y, dtype)
@@ -134,7 +137,7 @@ def test_a_gate_keeps_one_array_and_none_in_eval(layer):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "a number"])
 def test_norms_are_the_plain_ones(layout, dtype):
-    x = LAYOUTS[layout]().astype(dtype) + dtype(3)
+    x = laid_out(layout, dtype, shift=3)
     n = x.shape[-1]
     dout = RNG.standard_normal(x.shape).astype(dtype)
     weight, bias = RNG.standard_normal((2, n)).astype(dtype)
@@ -161,7 +164,7 @@ def test_a_large_mean_costs_layer_norm_no_more_than_the_digits_that_x_has_lost()
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "a number"])
 @pytest.mark.parametrize(("cls", "reference"), [(Softmax, plain.softmax), (LogSoftmax, plain.log_softmax)])
 def test_softmaxes_are_the_plain_ones(cls, reference, layout, shift, dtype):
-    x = (3 * LAYOUTS[layout]() + shift).astype(dtype)
+    x = laid_out(layout, dtype, 3, shift)
     dout = RNG.standard_normal(x.shape).astype(dtype)
     for axis in range(-1, x.ndim - 1):
         layer = cls(axis)
