@@ -25,6 +25,7 @@ from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import GELU
 from backhand.layers.linear import Linear
+from backhand.layers.memory import empty_like
 from backhand.layers.multihead import MultiheadAttention
 from backhand.layers.normalization import LayerNorm
 from backhand.layers.parameter import Array
@@ -79,14 +80,14 @@ class _TransformerLayer(Layer):
 
     def step(self, norm: Layer, x: Array, f: Callable[[Array], Array]) -> Array:
         """norm(x + f(x)), or x + f(norm(x))."""
-        return x + f(norm.forward(x)) if self.norm_first else norm.forward(x + f(x))
+        return _sum(x, f(norm.forward(x))) if self.norm_first else norm.forward(_sum(x, f(x)))
 
     def step_back(self, norm: Layer, dy: Array, df: Callable[[Array], Array]) -> Array:
         """dx from dy; df is the backward of f."""
         if self.norm_first:
-            return dy + norm.backward(df(dy))
+            return _sum(dy, norm.backward(df(dy)))
         d = norm.backward(dy)
-        return d + df(d)
+        return _sum(d, df(d))
 
     # ------------------------------------------------------------------ what stands in for f
 
@@ -101,7 +102,7 @@ class _TransformerLayer(Layer):
     def attend_back(self, dy: Array) -> Array:
         """Its backward: x went in three times, and what was copied, adds."""
         dquery, dkey, dvalue = self.self_attn.backward(self.dropout1.backward(dy))
-        return dquery + dkey + dvalue
+        return _sum(_sum(dquery, dkey), dvalue)
 
     def feed_forward(self, x: Array) -> Array:
         """Two linear maps with an activation between them, the same for every place in the sequence."""
@@ -133,6 +134,10 @@ class _TransformerLayer(Layer):
         }
         options = [f", {name}={value!r}" for name, (value, default) in given.items() if value != default]
         return f"{type(self).__name__}({self.d_model}, {self.nhead}{''.join(options)})"
+
+
+def _sum(a: Array, b: Array) -> Array:
+    return np.add(a, b, out=empty_like(a))
 
 
 class TransformerEncoderLayer(_TransformerLayer):
