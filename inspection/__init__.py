@@ -17,15 +17,20 @@ from backhand.inspection.matrix_plots import (
     plot_matrix,
 )
 from backhand.inspection.summary import Summary, SummaryRow, summary
+from backhand.inspection.trace import Call, Learned, Numbers, Trace, record
 
 __all__ = [
+    "Call",
     "Circuit",
     "GradientReport",
     "GradientRow",
+    "Learned",
     "LivePlot",
+    "Numbers",
     "Saliency",
     "Summary",
     "SummaryRow",
+    "Trace",
     "check_gradients",
     "check_layer",
     "confusion_matrix",
@@ -42,6 +47,7 @@ __all__ = [
     "plot_matrix",
     "plot_saliency",
     "plot_update_ratio",
+    "record",
     "saliency",
     "save_loss_curve",
     "summary",
