@@ -5,8 +5,10 @@ from backhand.inspection.circuit_plot import plot_circuit
 from backhand.inspection.decision_boundary import plot_decision_boundary
 from backhand.inspection.distributions import plot_distributions, plot_update_ratio
 from backhand.inspection.gradient_check import GradientReport, GradientRow, check_gradients
+from backhand.inspection.hessian import Hessian, LossByInput, LossByParameters, hessian, hvp
 from backhand.inspection.history_plot import plot_history, plot_loss_and_accuracy, save_loss_curve
 from backhand.inspection.images import Saliency, image_grid, plot_image_grid, plot_saliency, saliency
+from backhand.inspection.jacobian import Jacobian, jacobian, jvp, vjp
 from backhand.inspection.layer_check import check_layer
 from backhand.inspection.live_plot import LivePlot
 from backhand.inspection.matrix_plots import (
@@ -24,8 +26,12 @@ __all__ = [
     "Circuit",
     "GradientReport",
     "GradientRow",
+    "Hessian",
+    "Jacobian",
     "Learned",
     "LivePlot",
+    "LossByInput",
+    "LossByParameters",
     "Numbers",
     "Saliency",
     "Summary",
@@ -34,7 +40,11 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "confusion_matrix",
+    "hessian",
+    "hvp",
     "image_grid",
+    "jacobian",
+    "jvp",
     "plot_attention",
     "plot_circuit",
     "plot_confusion_matrix",
@@ -51,4 +61,5 @@ __all__ = [
     "saliency",
     "save_loss_curve",
     "summary",
+    "vjp",
 ]

@@ -31,7 +31,7 @@ NOTE = (
 
 def table(trace: Trace) -> str:
     """What `print(trace)` shows."""
-    cells = [HEADS]
+    cells: list[tuple[str, ...]] = [HEADS]
     shown: set[int] = set()
     for call in trace.calls:
         cells.append(_call(call))

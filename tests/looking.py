@@ -23,10 +23,10 @@ def state(layer):
 @contextlib.contextmanager
 def untouched(*layers):
     before = [state(layer) for layer in layers]
-    legacy = repr(np.random.get_state())
+    legacy = repr(np.random.get_state())  # noqa: NPY002
     yield
     assert [state(layer) for layer in layers] == before
-    assert repr(np.random.get_state()) == legacy
+    assert repr(np.random.get_state()) == legacy  # noqa: NPY002
 
 
 def used(layer, *arrays):
