@@ -18,6 +18,7 @@ from backhand.inspection.matrix_plots import (
     plot_jacobian,
     plot_matrix,
 )
+from backhand.inspection.nonfinite import NonFinite, find_nonfinite
 from backhand.inspection.summary import Summary, SummaryRow, summary
 from backhand.inspection.trace import Call, Learned, Numbers, Trace, record
 
@@ -32,6 +33,7 @@ __all__ = [
     "LivePlot",
     "LossByInput",
     "LossByParameters",
+    "NonFinite",
     "Numbers",
     "Saliency",
     "Summary",
@@ -40,6 +42,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "confusion_matrix",
+    "find_nonfinite",
     "hessian",
     "hvp",
     "image_grid",

@@ -21,6 +21,7 @@ from backhand.training.optimizers import (
     RMSprop,
     Rprop,
 )
+from backhand.training.replay import FailedStep, replay
 from backhand.training.schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -55,6 +56,7 @@ __all__ = [
     "CyclicLR",
     "ExponentialLR",
     "ExponentialMovingAverage",
+    "FailedStep",
     "GravesRMSprop",
     "History",
     "LRScheduler",
@@ -82,6 +84,7 @@ __all__ = [
     "load_weights",
     "read_metadata",
     "read_weights",
+    "replay",
     "save_weights",
     "top_k_accuracy",
 ]

@@ -1,12 +1,14 @@
-"""What is put back as it was: the modes of layers after an evaluation, buffers after a step that failed."""
+"""What is put back as it was: the modes of layers after an evaluation, buffers and generators after a failed step."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from backhand.inspection.gradient_check import generators_of
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -34,7 +36,7 @@ def modes_kept(*layers: Layer) -> Iterator[None]:
 
 
 class Buffers:
-    """The buffers of a model (running statistics) as they were before a step."""
+    """The buffers of a model (running statistics) and its generators as they were before a step."""
 
     def __init__(self, model: Layer) -> None:
         self._kept: list[tuple[Layer, str, Array]] = []
@@ -43,8 +45,12 @@ class Buffers:
                 if getattr(layer, name, None) is not None:
                     self._kept.append((layer, name, np.array(getattr(layer, name))))
 
+        self._generators = generators_of(model)
+        self._states: list[Any] = []
+
     def remember(self) -> None:
         """Take them as they are now."""
+        self._states = [generator.bit_generator.state for generator in self._generators]
         for layer, name, kept in self._kept:
             np.copyto(kept, getattr(layer, name))
 
@@ -52,3 +58,5 @@ class Buffers:
         """Put them back."""
         for layer, name, kept in self._kept:
             getattr(layer, name)[...] = kept
+        for generator, state in zip(self._generators, self._states, strict=True):
+            generator.bit_generator.state = state

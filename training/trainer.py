@@ -40,7 +40,7 @@ class Trainer:
         change, those of validation after the epoch
     clip_norm, clip_value : limits for the norm of the gradient, and for each of its entries (applied first)
     folder : where history.jsonl, model.safetensors (after each epoch) and best.safetensors are kept; files of
-        these names from an earlier run are replaced
+        these names from an earlier run are replaced. A step that is not finite is kept in failed_step.npz, for `replay`
     patience : stop after so many epochs in a row in which `monitor` has not become better
     monitor : "val_loss", "loss", or a metric, "val_accuracy"; without validation data and patience, "loss" replaces
         "val_loss". What ends in "loss" or "error" should fall, anything else rise
@@ -291,6 +291,7 @@ class Trainer:
             for layer in loss.modules():
                 layer.forget()
             if isinstance(error, TrainingError):
+                error.trace(model, loss, inputs, target, self.folder)
                 record = {"batch_loss": error.loss, "lr": error.lr, "error": str(error)}
                 self.history.append({"step": self.steps, "epoch": self.epochs + error.progress, **record})
                 self._write_weights("model.safetensors")
