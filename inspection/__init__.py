@@ -1,8 +1,18 @@
-"""Looking inside: gradient checks, tables and figures."""
+"""Looking inside: gradient checks, traces, Jacobians, questions about training, tables and figures."""
 
+from backhand.inspection.babysitting import (
+    Activity,
+    InitialLoss,
+    UpdateRatio,
+    dead_relus,
+    initial_loss,
+    saturation,
+    update_ratio,
+)
 from backhand.inspection.circuit import Circuit
 from backhand.inspection.circuit_plot import plot_circuit
 from backhand.inspection.decision_boundary import plot_decision_boundary
+from backhand.inspection.diagnose import Diagnosis, Finding, diagnose
 from backhand.inspection.distributions import plot_distributions, plot_update_ratio
 from backhand.inspection.gradient_check import GradientReport, GradientRow, check_gradients
 from backhand.inspection.hessian import Hessian, LossByInput, LossByParameters, hessian, hvp
@@ -19,35 +29,50 @@ from backhand.inspection.matrix_plots import (
     plot_matrix,
 )
 from backhand.inspection.nonfinite import NonFinite, find_nonfinite
+from backhand.inspection.structure import Structure
 from backhand.inspection.summary import Summary, SummaryRow, summary
 from backhand.inspection.trace import Call, Learned, Numbers, Trace, record
+from backhand.inspection.trial_runs import LRRange, Overfit, lr_range_test, overfit
 
 __all__ = [
+    "Activity",
     "Call",
     "Circuit",
+    "Diagnosis",
+    "Finding",
     "GradientReport",
     "GradientRow",
     "Hessian",
+    "InitialLoss",
     "Jacobian",
+    "LRRange",
     "Learned",
     "LivePlot",
     "LossByInput",
     "LossByParameters",
     "NonFinite",
     "Numbers",
+    "Overfit",
     "Saliency",
+    "Structure",
     "Summary",
     "SummaryRow",
     "Trace",
+    "UpdateRatio",
     "check_gradients",
     "check_layer",
     "confusion_matrix",
+    "dead_relus",
+    "diagnose",
     "find_nonfinite",
     "hessian",
     "hvp",
     "image_grid",
+    "initial_loss",
     "jacobian",
     "jvp",
+    "lr_range_test",
+    "overfit",
     "plot_attention",
     "plot_circuit",
     "plot_confusion_matrix",
@@ -62,7 +87,9 @@ __all__ = [
     "plot_update_ratio",
     "record",
     "saliency",
+    "saturation",
     "save_loss_curve",
     "summary",
+    "update_ratio",
     "vjp",
 ]
