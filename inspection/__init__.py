@@ -9,6 +9,7 @@ from backhand.inspection.babysitting import (
     saturation,
     update_ratio,
 )
+from backhand.inspection.calls import Call, Learned, Numbers
 from backhand.inspection.circuit import Circuit
 from backhand.inspection.circuit_plot import plot_circuit
 from backhand.inspection.decision_boundary import plot_decision_boundary
@@ -31,7 +32,7 @@ from backhand.inspection.matrix_plots import (
 from backhand.inspection.nonfinite import NonFinite, find_nonfinite
 from backhand.inspection.structure import Structure
 from backhand.inspection.summary import Summary, SummaryRow, summary
-from backhand.inspection.trace import Call, Learned, Numbers, Trace, record
+from backhand.inspection.trace import Trace, record
 from backhand.inspection.trial_runs import LRRange, Overfit, lr_range_test, overfit
 
 __all__ = [

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from backhand.inspection.apart import apart, start_backward, with_target
+from backhand.inspection.apart import apart, as_inputs, start_backward, with_target
+from backhand.inspection.calls import Call
 from backhand.inspection.gradient_check import forget_all
-from backhand.inspection.trace import Call, Trace, record
+from backhand.inspection.trace import Trace, record
 from backhand.layers.activations import Sigmoid, Softsign, Tanh
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter
@@ -193,7 +194,7 @@ def gradients(model: Layer, loss: Any, x: tuple[Any, ...], y: Any) -> tuple[floa
         forget_all(layer)
         for parameter in layer.parameters():
             parameter.zero_grad()
-    scores = model(*x)
+    scores = model(*as_inputs(x))
     value = float(loss(*with_target(scores, y)))
     model.backward(start_backward(loss, scores))
     return value, scores

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.inspection.apart import apart
+from backhand.inspection.apart import apart, as_inputs
 from backhand.inspection.babysitting import MakeOptimizer, dead_relus, few, initial_loss, saturation, update_ratio
 from backhand.inspection.gradient_check import leaves, title
 from backhand.inspection.hessian import LossByParameters
@@ -241,7 +241,7 @@ def _apart(s: _Subject) -> Iterator[Finding]:
     model = apart(s.model)[0].eval()
     half = len(s.x[0]) // 2
     with np.errstate(all="ignore"):
-        whole, again = model(*s.x), model(*s.x)
+        whole, again = model(*as_inputs(s.x)), model(*as_inputs(s.x))
         part = model(*(z[:half] for z in s.x))
     for (_, a), (_, b), (_, c) in zip(leaves(whole), leaves(again), leaves(part), strict=False):
         if not np.array_equal(a, b, equal_nan=True):

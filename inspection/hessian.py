@@ -186,7 +186,7 @@ class _Run:
             forget_all(layer)
             for parameter in layer.parameters():
                 parameter.zero_grad()
-        y = self.model.forward(*inputs)
+        y = self.model.forward(*as_inputs(inputs))
         value = float(self.loss.forward(*with_target(y, self.target)))
         return value, self.model.backward(start_backward(self.loss, y))
 

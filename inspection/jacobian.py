@@ -160,7 +160,7 @@ class _Pull:
     def forward(self) -> Any:
         self.again()
         forget_all(self.layer)
-        return map_leaves(self.layer.forward(*self.inputs, **self.options), np.asarray)
+        return map_leaves(self.layer.forward(*map_leaves(self.inputs, np.array), **self.options), np.asarray)
 
     def gradient(self, by: int | str, dout: Any) -> Array:
         self.forward()

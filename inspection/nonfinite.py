@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from backhand.inspection.apart import apart, as_inputs, floats, start_backward, with_target
+from backhand.inspection.apart import apart, as_inputs, copied, floats, start_backward, with_target
 from backhand.inspection.gradient_check import forget_all, map_leaves
 from backhand.layers.base import Layer, members
 from backhand.layers.parameter import Array, Parameter
@@ -90,7 +90,7 @@ def find_nonfinite(
                 finder.backward_of_loss(running_loss, dout)
             elif dout is None:
                 dout = map_leaves(y, lambda out: np.ones_like(out) if np.asarray(out).dtype.kind == "f" else None)
-            running.backward(dout)
+            running.backward(map_leaves(dout, copied))
     except _Found as here:
         return here.found
     return None

@@ -5,121 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from backhand.inspection.apart import apart, as_inputs, floats, start_backward, with_target
-from backhand.inspection.gradient_check import leaves, map_leaves
+from backhand.inspection.apart import apart, as_inputs, copied, start_backward, with_target
+from backhand.inspection.calls import Call, Learned, is_shape, numbers
+from backhand.inspection.gradient_check import map_leaves
+from backhand.inspection.summary import _arrays, _owner
 from backhand.inspection.trace_table import table
 from backhand.layers.base import Layer, members
 from backhand.layers.parameter import Array, Parameter
-
-
-@dataclass
-class Numbers:
-    """What is said of an array, or of all the float arrays in a tuple.
-
-    shape : of the array; nested tuples of shapes where there are several; None: there is no array
-    norm : the square root of the sum of squares
-    mean, magnitude, std : of the numbers, of their absolute values, and how much they spread
-    zeros : the share that is exactly 0
-    finite : whether none is infinite or nan
-    value : the number itself, where there is only one
-    """
-
-    shape: Any
-    norm: float = 0.0
-    mean: float = 0.0
-    magnitude: float = 0.0
-    std: float = 0.0
-    zeros: float = 0.0
-    finite: bool = True
-    value: float | None = None
-
-
-@dataclass
-class Learned:
-    """A parameter of a layer and the gradient that this backward gave it (by all calls of the layer together).
-
-    match : whether the gradient has the shape of its variable, as it must
-    ratio : norm of the gradient by norm of the parameter
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    grad_shape: tuple[int, ...]
-    norm: float
-    grad_norm: float
-    data: Array | None = None
-    grad: Array | None = None
-
-    @property
-    def match(self) -> bool:
-        return self.shape == self.grad_shape
-
-    @property
-    def ratio(self) -> float:
-        return self.grad_norm / self.norm if self.norm else np.inf
-
-
-@dataclass
-class Call:
-    """One call of one layer: what it was given, what it gave, and both again on the way back.
-
-    number : its place in the order in which the forwards began; a container comes before what is inside it
-    back : its place in the order in which the backwards began; None: its backward was not called
-    name : the layer's dotted name in the model, "" for the model itself; "loss"
-    layer : the layer of the model (not changed by the trace)
-    parent : the number of the call inside which it happened, or None
-    depth : how many calls it happened inside
-    turn, turns : which call of this layer it is, of how many
-    inputs, output, upstream, downstream : copies of the arrays, in the nesting of forward and backward (inputs is
-        always a tuple, downstream is what backward returned); None where nothing flows, or where there are more
-        numbers than were to be kept
-    local : the derivative of the output by each input where that is elementwise, so that downstream = upstream * local;
-        one array, or a tuple in the order of the inputs; None where the layer is not elementwise
-    stats : Numbers for "inputs", "output", "upstream", "downstream", "local"
-    parameters : those of the layer itself
-    seconds : of the forward and of the backward, with all that is inside
-    cached : bytes that the layer itself saved in this call and that nobody had kept before
-    """
-
-    number: int
-    name: str
-    layer: Layer
-    parent: int | None
-    depth: int
-    turn: int = 0
-    turns: int = 1
-    back: int | None = None
-    inputs: Any = ()
-    output: Any = None
-    upstream: Any = None
-    downstream: Any = None
-    local: Any = None
-    stats: dict[str, Numbers] = field(default_factory=dict)
-    parameters: list[Learned] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    cached: int = 0
-
-    @property
-    def kind(self) -> str:
-        """The class of the layer."""
-        return type(self.layer).__name__
-
-    @property
-    def shapes_match(self) -> bool | None:
-        """The shape rule: every gradient has the shape of its variable, inputs and parameters; None: no backward."""
-        if self.back is None:
-            return None
-        given = self.stats["inputs"].shape
-        back = self.stats["downstream"].shape
-        # a loss hands back one gradient for scores and target
-        several = len(given) > 1 and not is_shape(back)
-        return _match(given, back if several else (back,)) and all(each.match for each in self.parameters)
 
 
 @dataclass(repr=False)
@@ -214,7 +112,7 @@ def record(
             dout = start_backward(running_loss, output)
         elif dout is None:
             dout = map_leaves(output, _ones)
-        running.backward(dout)
+        running.backward(map_leaves(dout, copied))
     return Trace(recorder.finish(), value)
 
 
@@ -241,9 +139,9 @@ class _Recorder:
 
     def own(self, inputs: Any, *layers: Layer | None) -> None:
         """The memory that lives anyway: parameters."""
-        self.given = {id(memory_of(array)): array.nbytes for array in arrays_in(inputs)}
+        self.given = {id(_owner(array)): array.nbytes for array in _arrays(inputs)}
         for layer in layers:
-            self.kept |= {id(memory_of(p.data)) for p in (layer.parameters() if layer is not None else ())}
+            self.kept |= {id(_owner(p.data)) for p in (layer.parameters() if layer is not None else ())}
 
     def forward(
         self, layer: Layer, original: Layer, name: str, run: Callable[..., Any], *inputs: Any, **options: Any
@@ -254,7 +152,6 @@ class _Recorder:
         self.calls.append(call)
         self.running[call.number] = layer
         self._note(call, "inputs", inputs)
-        depth = len(vars(layer).get("_stack") or [])
         self.inside.append(call)
         began = time.perf_counter()
         spent = self.spent = self.spent + began - since
@@ -264,7 +161,7 @@ class _Recorder:
         self.inside.pop()
         self.open.setdefault(id(layer), []).append(call)
         self._note(call, "output", output)
-        call.cached = self._cached(vars(layer).get("_stack") or [], depth)
+        call.cached = self._cached(vars(layer).get("_stack") or [])
         self.spent += time.perf_counter() - ended
         return output
 
@@ -317,11 +214,11 @@ class _Recorder:
         norms = numbers(data).norm, numbers(grad).norm
         return Learned(name, data.shape, grad.shape, *norms, self._copied(data), self._copied(grad))
 
-    def _cached(self, stack: list[Any], depth: int) -> int:
+    def _cached(self, stack: list[Any]) -> int:
         total = 0
-        for entry in stack[depth:]:
-            for array in arrays_in(entry[1]):
-                memory = memory_of(array)
+        for entry in stack[-1:]:
+            for array in _arrays(entry[1]):
+                memory = _owner(array)
                 if id(memory) not in self.kept:
                     self.kept.add(id(memory))
                     total += self.given.get(id(memory), memory.nbytes)
@@ -369,63 +266,6 @@ def _probe(layer: Layer, dout: Array) -> tuple[Any, ...]:
         probe.__dict__["_stack"] = [vars(layer)["_stack"][-1]]
     dx = probe.backward(dout)
     return dx if isinstance(dx, tuple) else (dx,)
-
-
-def numbers(tree: Any) -> Numbers:
-    """The Numbers of an array, or of the float arrays (integers where there are no others) in nested tuples."""
-    shape = map_leaves(tree, lambda leaf: None if leaf is None else np.shape(leaf))
-    arrays = floats(tree) or [np.asarray(leaf) for _, leaf in leaves(tree) if leaf is not None]
-    size = sum(array.size for array in arrays)
-    if not size:
-        return Numbers(shape)
-    with np.errstate(all="ignore"):
-        flat = np.concatenate([array.reshape(-1) for array in arrays]) if len(arrays) > 1 else arrays[0].reshape(-1)
-        wide = flat.astype(np.float64, copy=False)
-        return Numbers(
-            shape,
-            float(np.sqrt(np.dot(wide, wide))),
-            float(wide.mean()),
-            float(np.abs(wide).mean()),
-            float(wide.std()),
-            1 - np.count_nonzero(flat) / size,
-            bool(np.isfinite(flat).all()),
-            float(flat[0]) if size == 1 else None,
-        )
-
-
-def is_shape(shape: Any) -> bool:
-    """Whether this is the shape of one array, and not a tuple of shapes."""
-    return isinstance(shape, tuple) and all(isinstance(n, int) for n in shape)
-
-
-def arrays_in(value: Any) -> Iterator[Array]:
-    """Every array in lists, tuples and dicts."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, dict):
-        yield from arrays_in(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from arrays_in(each)
-
-
-def memory_of(array: Array) -> Array:
-    """The array that owns the memory which this one looks into."""
-    owner: Any = array
-    while getattr(owner, "base", None) is not None:
-        owner = owner.base
-        if isinstance(owner, np.ndarray):
-            array = owner
-    return array
-
-
-def _match(given: Any, back: Any) -> bool:
-    """Whether gradients have the shapes of their variables; where there is no gradient, nothing is amiss."""
-    if back is None:
-        return True
-    if is_shape(given):
-        return bool(given == back)
-    return isinstance(back, tuple) and all(_match(a, b) for a, b in zip(given, back, strict=False))
 
 
 def _ones(y: Any) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backhand.inspection.trace import Call, Trace
+    from backhand.inspection.calls import Call
+    from backhand.inspection.trace import Trace
 
 HEADS = (
     "#",

@@ -17,6 +17,7 @@ from backhand.layers import (
     Embedding,
     Exp,
     Flatten,
+    Layer,
     LayerNorm,
     Linear,
     MaxPool2d,
@@ -167,6 +168,44 @@ def test_dropout_draws_the_same_every_time():
     found = jacobian(layer, X)
     np.testing.assert_array_equal(found.matrix.diagonal().reshape(X.shape), vjp(layer, X, np.ones(X.shape)))
     np.testing.assert_allclose(jvp(layer, X, X), X * found.matrix.diagonal().reshape(X.shape))
+
+
+def test_buffers_are_put_back_before_each_forward():
+    class Growing(Layer):
+        """Every forward multiplies by one more."""
+
+        buffer_names = ("times",)
+
+        def __init__(self):
+            self.times = np.array(1)
+
+        def forward(self, x):
+            self.save(int(self.times))
+            y = x * int(self.times)
+            self.times += 1
+            return y
+
+        def backward(self, dout):
+            (times,) = self.saved()
+            return dout * times
+
+    layer = Growing()
+    np.testing.assert_array_equal(jacobian(layer, X[0]).matrix, np.eye(4))
+    np.testing.assert_allclose(jvp(layer, X, X), X)
+    assert layer.times == 1
+
+
+def test_a_layer_that_writes_into_its_input_spoils_nothing():
+    class InPlace(ReLU):
+        def forward(self, x):
+            x *= 2
+            return super().forward(x)
+
+    x = X[0].copy()
+    assert jacobian(InPlace(), x).structure.kind == "diagonal" and np.array_equal(x, X[0])
+    np.testing.assert_array_equal(jvp(InPlace(), x, x), 2 * np.maximum(x, 0))
+    f = LossByInput(InPlace(), MSELoss(reduction="sum"), 0 * x)
+    assert f(x)[0] == f(x)[0] == (4 * np.maximum(x, 0) ** 2).sum() and np.array_equal(x, X[0])
 
 
 def test_jvp_in_float64_whatever_the_layer_is_in():

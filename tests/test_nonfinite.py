@@ -115,6 +115,15 @@ def test_a_layer_that_is_called_again_and_rows_that_hold_several_steps():
     assert found.index == (9, 0) and found.sample == 1
 
 
+def test_a_container_that_spoils_what_it_hands_to_its_layers():
+    class Scaled(Sequential):
+        def forward(self, x):
+            return super().forward(x * np.float32(1e30) * np.float32(1e30))
+
+    found = find_nonfinite(Sequential(Scaled(Flatten(), ReLU())), inputs())
+    assert (found.name, found.kind) == ("0", "Scaled")
+
+
 @pytest.mark.parametrize("case", families("CASES"), ids=str)
 def test_nothing_is_found_where_there_is_nothing(case):
     arrays = case.arrays()

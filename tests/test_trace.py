@@ -253,6 +253,36 @@ def test_the_shape_rule_is_checked():
     assert "MISMATCH" in str(record(model, np.ones((4, 3)))) and list(vars(model)) == ["weight"]
 
 
+def test_a_gradient_of_another_shape_than_its_input():
+    class Squeezed(Identity):
+        def backward(self, dout):
+            return super().backward(dout).sum(axis=0)
+
+    call = record(Sequential(Squeezed()), np.ones((4, 3)))["0"]
+    assert call.shapes_match is False and call.downstream.shape == (3,)
+    assert record(Sequential(Add()), (np.ones((4, 3)), np.ones(3)))["0"].shapes_match
+
+
+def test_what_is_written_over_later_has_been_copied():
+    class InPlace(Layer):
+        def forward(self, x):
+            x[x < 0] = 0
+            self.save(x)
+            return x
+
+        def backward(self, dout):
+            (x,) = self.saved()
+            dout *= x > 0
+            return dout
+
+    x = np.array([1.0, -2])
+    dout = np.array([3.0, 4])
+    trace = record(Sequential(Identity(), InPlace()), x, dout=dout)
+    assert trace["0"].output.tolist() == [1, -2] and trace["1"].output.tolist() == [1, 0]
+    assert trace["1"].upstream.tolist() == [3, 4] and trace["1"].downstream.tolist() == [3, 0]
+    assert x.tolist() == [1, -2] and dout.tolist() == [3, 4]
+
+
 def test_errors_leave_the_model_as_it_was():
     model = used(Sequential(Linear(4, 3, rng=0), BatchNorm1d(3), Linear(3, 2, rng=0)), np.ones((2, 4), np.float32))
     with untouched(model):
