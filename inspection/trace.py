@@ -263,7 +263,8 @@ def _probe(layer: Layer, dout: Array) -> tuple[Any, ...]:
     for name in ("forward", "backward"):
         del probe.__dict__[name]
     if vars(layer).get("_stack"):
-        probe.__dict__["_stack"] = [vars(layer)["_stack"][-1]]
+        # a copy of it too: a backward may turn what it saved into what it returns
+        probe.__dict__["_stack"] = [copy.deepcopy(vars(layer)["_stack"][-1])]
     dx = probe.backward(dout)
     return dx if isinstance(dx, tuple) else (dx,)
 
