@@ -6,15 +6,20 @@ step) and for a whole layer (all steps) alike.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, one_of, whole
+from backhand.layers.memory import empty, empty_like
+from backhand.layers.packing import Packing
 from backhand.layers.parameter import Array, Parameter
-from backhand.layers.recurrence import Recurrence, States, features
+from backhand.layers.recurrence import Kept, Recurrence, States, Weights, features
+from backhand.layers.thin_product import ThinProduct
+
+# So many numbers of each kind are worked on at a time where a pass follows a pass: what stays in the second cache.
+IN_CACHE = 16384
 
 
 class ElmanStep(Recurrence):
@@ -27,113 +32,214 @@ class ElmanStep(Recurrence):
         """Take 'tanh' or 'relu'."""
         self.nonlinearity = one_of(self, "nonlinearity", value, ("tanh", "relu"))
 
-    def step(self, a: Array, before: States, after: States) -> None:
-        if self.nonlinearity == "tanh":
-            np.tanh(a, out=after[0])
-        else:
-            np.maximum(a, 0, out=after[0])
+    def steps(self, a: Array, states: States, packing: Packing, w: Weights) -> None:
+        (h,), batch = states, packing.shape[1]
+        product = ThinProduct(self.arranged(w.hh.data).swapaxes(1, 2), batch)
+        from_h = np.empty((1, batch, self.hidden_size), a.dtype)
+        for run in packing.runs:
+            p = from_h[0, : run.n]
+            into = product.into(from_h[:, : run.n])
+            for a_t, h_before, h_t in run.steps(a[0, run.rows], h[run.before], h[run.after]):
+                product.times(h_before, product.matrix, into)
+                np.add(a_t, p, a_t)
+                if self.nonlinearity == "tanh":
+                    np.tanh(a_t, h_t)
+                else:
+                    np.maximum(a_t, 0, out=h_t)
 
-    def step_back(self, a: Array, before: States, after: States, d: list[Array]) -> tuple[Array | None, ...]:
-        (h,), (dh,) = after, d
+    def steps_back(self, kept: Kept, dy: Array, d: States, packing: Packing, w: Weights) -> tuple[Array, Array]:
+        (dh_all,), batch = d, packing.shape[1]
+        h = kept.states[0][batch:]
+        da = empty_like(h)
         if self.nonlinearity == "tanh":
-            np.multiply(h, h, out=a)
-            np.subtract(1, a, out=a)
-            a *= dh
+            np.multiply(h, h, out=da)
+            np.subtract(1, da, out=da)
         else:
-            np.multiply(dh, h > 0, out=a)
-        return (None,)
+            da[...] = h > 0
+        product = ThinProduct(w.hh.data[None], batch)
+        for run in reversed(packing.runs):
+            dh = dh_all[: run.n]
+            into = product.into(dh[None])
+            for da_t, dy_t in run.steps_back(da[run.rows], dy[run.rows]):
+                np.add(dh, dy_t, dh)
+                np.multiply(da_t, dh, da_t)
+                product.times(da_t, product.matrix, into)
+        return da, da
 
 
 class LSTMStep(Recurrence):
-    """The four gates i, f, g, o; see LSTMCell for the equations."""
+    """The four gates, in the order i, f, o, g; see LSTMCell for the equations.
+
+    On the way back all gradients of a step are dh or dc times something that is known before: these slopes are worked
+    out for many steps at once, and da starts as them.
+
+        da_o = dh s_o        dc += dh s_c        da_i = dc s_i        da_f = dc s_f        da_g = dc s_g        dc *= f
+    """
 
     states = 2
-    blocks = 4
-    x_blocks = h_blocks = (0, 4)
+    order = (0, 1, 3, 2)
+    sigmoids = 3
 
-    def step(self, a: Array, before: States, after: States) -> None:
-        (_, c_before), (h, c) = before, after
-        scale, shift, _ = _squashing(self.hidden_size, a.dtype)
-        # sigmoid(x) = (tanh(x/2) + 1) / 2, so that one tanh serves all four gates
-        a *= scale
-        np.tanh(a, out=a)
-        a *= scale
-        a += shift
-        i, f, g, o = _blocks(a, 4)
-        np.multiply(f, c_before, out=c)
-        c += i * g
-        np.tanh(c, out=h)
-        h *= o
+    def steps(self, a: Array, states: States, packing: Packing, w: Weights) -> None:
+        (h, c), batch = states, packing.shape[1]
+        product = ThinProduct(self.arranged(w.hh.data).swapaxes(1, 2), batch)
+        times, matrix, add, multiply, tanh = product.times, product.matrix, np.add, np.multiply, np.tanh
+        from_h, buffer = np.empty((4, batch, self.hidden_size), a.dtype), np.empty((batch, self.hidden_size), a.dtype)
+        half = np.full((), 0.5, a.dtype)
+        for run in packing.runs:
+            p, t = from_h[:, : run.n], buffer[: run.n]
+            into = product.into(p)
+            gates = a[:, run.rows]
+            around = h[run.before], c[run.before], h[run.after], c[run.after]
+            for a_t, ifo, i, f, o, g, h_before, c_before, h_t, c_t in run.steps(gates, gates[:3], *gates, *around):
+                times(h_before, matrix, into)
+                add(a_t, p, a_t)
+                tanh(a_t, a_t)
+                multiply(ifo, half, ifo)
+                add(ifo, half, ifo)
+                multiply(f, c_before, c_t)
+                multiply(i, g, t)
+                add(c_t, t, c_t)
+                tanh(c_t, t)
+                if w.hr is None:
+                    multiply(o, t, h_t)
+                else:
+                    multiply(o, t, t)
+                    np.matmul(t, w.hr.data.T, h_t)
 
-    def step_back(self, a: Array, before: States, after: States, d: list[Array]) -> tuple[Array | None, ...]:
-        (_, c_before), (_, c), (dh, dc) = before, after, d
-        i, f, g, o = _blocks(a, 4)
-        t = np.tanh(c)  # computed again: cheaper to do than to keep
-        da = np.empty_like(a)
-        di, df, dg, do = _blocks(da, 4)
-        np.multiply(dh, t, out=do)
+    def steps_back(self, kept: Kept, dy: Array, d: States, packing: Packing, w: Weights) -> tuple[Array, Array]:
+        (dh_all, dc_all), (_, c), gates, (_, batch), size = d, kept.states, kept.gates, packing.shape, self.hidden_size
+        assert gates is not None
+        product = ThinProduct(w.hh.data[None], batch)
+        times, matrix, add, multiply = product.times, product.matrix, np.add, np.multiply
+        da = empty((len(dy), 4 * size), dy.dtype)
+        projected = w.hr is not None
+        dh_kept = empty(dy.shape, dy.dtype) if projected else dy
+        unprojected = np.empty_like(dc_all) if projected else dh_all
+        for run in reversed(packing.runs):
+            dh, dc, dm = dh_all[: run.n], dc_all[: run.n], unprojected[: run.n]
+            into = product.into(dh[None])
+            for piece in run.pieces(IN_CACHE // size):
+                rows, own = piece.rows, gates[:, piece.rows]
+                slopes = da[rows].reshape(-1, 4, size).swapaxes(0, 1)
+                s_c = self._slopes(own, c[piece.before], c[piece.after], slopes)
+                for da_t, s_i, s_f, s_g, s_o, s_c_t, f, dy_t, dh_t in piece.steps_back(
+                    da[rows], *slopes, s_c, own[1], dy[rows], dh_kept[rows]
+                ):
+                    add(dh, dy_t, dh)
+                    if w.hr is not None:
+                        dh_t[...] = dh
+                        np.matmul(dh, w.hr.data, dm)
+                    multiply(dm, s_o, s_o)
+                    multiply(dm, s_c_t, s_c_t)
+                    add(dc, s_c_t, dc)
+                    multiply(dc, s_i, s_i)
+                    multiply(dc, s_f, s_f)
+                    multiply(dc, s_g, s_g)
+                    multiply(dc, f, dc)
+                    times(da_t, matrix, into)
+        if w.hr is not None:
+            w.hr.add_product(dh_kept.T, gates[2] * np.tanh(c[batch:]))
+        return da, da
+
+    @staticmethod
+    def _slopes(gates: Array, c_before: Array, c: Array, slopes: Array) -> Array:
+        """Write s_i, s_f, s_g, s_o, and return s_c."""
+        (i, f, o, g), (s_i, s_f, s_g, s_o) = gates, slopes
+        t, s = np.tanh(c), np.subtract(1, i)
+        s *= i
+        np.multiply(s, g, out=s_i)
+        np.subtract(1, f, out=s)
+        s *= f
+        np.multiply(s, c_before, out=s_f)
+        np.multiply(g, g, out=s)
+        np.subtract(1, s, out=s)
+        np.multiply(s, i, out=s_g)
+        np.subtract(1, o, out=s)
+        s *= o
+        np.multiply(s, t, out=s_o)
         t *= t
         np.subtract(1, t, out=t)
         t *= o
-        t *= dh
-        dc += t
-        np.multiply(dc, g, out=di)
-        np.multiply(dc, c_before, out=df)
-        np.multiply(dc, i, out=dg)
-        dc *= f  # now that of the c before
-        # the slope of a sigmoid s is (1 - s) s, that of a tanh (1 - s) (1 + s)
-        da *= 1 - a
-        a += _squashing(self.hidden_size, a.dtype)[2]
-        a *= da
-        return None, dc
-
-    def unprojected(self, a: Array, states: States) -> Array:
-        return a[:, 3 * self.hidden_size :] * np.tanh(states[1])
+        return t
 
 
 class GRUStep(Recurrence):
-    """The gates r, z, n; see GRUCell for the equations.
+    """The gates r, z, n, and behind them q = W_hn h + b_hn; see GRUCell for the equations.
 
-    The columns of a are q | r | z | n with q = W_hn h + b_hn, so that x feeds one run of columns (r z n), and h
-    another (q r z): each is one matrix product, and so is each weight gradient.
+    On the way back all gradients of a step are dh times something that is known before:
+
+        da_n = dh s_n        da_r = dh s_r        da_z = dh s_z        dq = dh s_q        dh_{t-1} = dh z + ...
     """
 
-    blocks = 4
-    x_blocks, h_blocks = (1, 4), (0, 3)
-    h_roll = 1
+    order = (0, 1, 2)
+    sigmoids = 2
+    more = 1
 
-    def step(self, a: Array, before: States, after: States) -> None:
-        (h_before,), (h,) = before, after
-        q, r, z, n = _blocks(a, 4)
-        gates = a[:, self.hidden_size : 3 * self.hidden_size]  # r and z: sigmoid(x) = (tanh(x/2) + 1) / 2
-        gates *= 0.5
-        np.tanh(gates, out=gates)
-        gates *= 0.5
-        gates += 0.5
-        n += r * q
-        np.tanh(n, out=n)
-        np.subtract(h_before, n, out=h)  # h = n + z (h_before - n)
-        h *= z
-        h += n
+    def steps(self, a: Array, states: States, packing: Packing, w: Weights) -> None:
+        (h,), batch = states, packing.shape[1]
+        product = ThinProduct(self.arranged(w.hh.data).swapaxes(1, 2), batch)
+        from_h, buffer = np.empty((3, batch, self.hidden_size), a.dtype), np.empty((batch, self.hidden_size), a.dtype)
+        b_q = 0 if w.b_hh is None else self.arranged(w.b_hh.data)[2, :, 0]
+        for run in packing.runs:
+            p, t = from_h[:, : run.n], buffer[: run.n]
+            into, p_rz, p_q = product.into(p), p[:2], p[2]
+            gates = a[:, run.rows]
+            for rz, r, z, n, q, h_before, h_t in run.steps(gates[:2], *gates, h[run.before], h[run.after]):
+                product.times(h_before, product.matrix, into)
+                rz += p_rz
+                np.tanh(rz, rz)
+                rz *= 0.5
+                rz += 0.5
+                np.add(p_q, b_q, q)
+                np.multiply(r, q, t)
+                n += t
+                np.tanh(n, n)
+                np.subtract(h_before, n, t)  # h = n + z (h_before - n)
+                t *= z
+                np.add(n, t, h_t)
 
-    def step_back(self, a: Array, before: States, after: States, d: list[Array]) -> tuple[Array | None, ...]:
-        (h_before,), (dh,) = before, d
-        q, r, z, n = _blocks(a, 4)
-        around = dh * z
-        dz = h_before - n
-        dz *= around
-        dn = dh - around  # dh (1 - z), then the slope of the tanh
-        n *= n
-        np.subtract(1, n, out=n)
-        n *= dn
-        z *= -1
-        z += 1
-        z *= dz  # dh (h_before - n) z (1 - z)
-        dr = n * q
-        np.multiply(n, r, out=q)
-        dr *= 1 - r
-        r *= dr
-        return (around,)
+    def steps_back(self, kept: Kept, dy: Array, d: States, packing: Packing, w: Weights) -> tuple[Array, Array]:
+        (dh_all,), (h,), gates, (_, batch), size = d, kept.states, kept.gates, packing.shape, self.hidden_size
+        assert gates is not None
+        product = ThinProduct(w.hh.data[None], batch)
+        da_x, da_h = empty((len(dy), 3 * size), dy.dtype), empty((len(dy), 3 * size), dy.dtype)
+        from_a = np.empty_like(dh_all)
+        for run in reversed(packing.runs):
+            dh, t = dh_all[: run.n], from_a[: run.n]
+            into = product.into(t[None])
+            for piece in run.pieces(IN_CACHE // size):
+                rows, own = piece.rows, gates[:, piece.rows]
+                s_n = da_x[rows, 2 * size :]
+                slopes = da_h[rows].reshape(-1, 3, size).swapaxes(0, 1)
+                self._slopes(own, h[piece.before], s_n, slopes)
+                for da_t, s_r, s_z, s_q, s_n_t, z, dy_t in piece.steps_back(da_h[rows], *slopes, s_n, own[1], dy[rows]):
+                    dh += dy_t
+                    s_r *= dh
+                    s_z *= dh
+                    s_q *= dh
+                    s_n_t *= dh
+                    dh *= z
+                    product.times(da_t, product.matrix, into)
+                    dh += t
+        da_x[:, : 2 * size] = da_h[:, : 2 * size]
+        return da_x, da_h
+
+    @staticmethod
+    def _slopes(gates: Array, h_before: Array, s_n: Array, slopes: Array) -> None:
+        """Write s_n, and s_r, s_z, s_q."""
+        (r, z, n, q), (s_r, s_z, s_q) = gates, slopes
+        kept = np.subtract(1, z)
+        np.subtract(h_before, n, out=s_z)
+        s_z *= z
+        s_z *= kept
+        np.multiply(n, n, out=s_n)
+        np.subtract(1, s_n, out=s_n)
+        s_n *= kept
+        np.multiply(s_n, r, out=s_q)
+        np.subtract(1, r, out=s_r)
+        s_r *= s_q
+        s_r *= q
 
 
 class Cell(Recurrence):
@@ -159,10 +265,9 @@ class Cell(Recurrence):
         x = features(self, x, {2: f"(N, {self.input_size})", 1: f"({self.input_size},)"}, self.weight_ih.dtype)
         start = self.initial(hx, [(*x.shape[:-1], self.hidden_size)] * self.states, x.dtype)
         rows = x.reshape(-1, self.input_size)
-        y = np.empty((len(rows), self.hidden_size), x.dtype)
-        start = tuple(s.reshape(y.shape) for s in start)
-        kept, _ = self.scan(rows, start, [(0, len(rows))], self.weights(), y)
-        after = self.nested([s.reshape(*x.shape[:-1], -1) for s in kept.states])
+        start = tuple(s.reshape(len(rows), self.hidden_size) for s in start)
+        kept = self.scan(rows, start, Packing(1, len(rows), None), self.weights())
+        after = self.nested([s[len(rows) :].reshape(*x.shape[:-1], -1) for s in kept.states])
         self.save(kept, hx is not None, out=after)
         return after
 
@@ -172,8 +277,9 @@ class Cell(Recurrence):
         dstates = dout if type(dout) is tuple else (dout,)
         shape = dstates[0].shape
         dend = tuple(d.reshape(-1, self.hidden_size) for d in dstates)
-        dx, dstart = self.scan_back(kept, np.zeros_like(dend[0]), dend, [(0, len(kept.x))], self.weights())
-        dx = dx.reshape(*shape[:-1], self.input_size)
+        packing, wants_dx = Packing(1, len(kept.x), None), self.input_requires_grad
+        dx, dstart = self.scan_back(kept, np.zeros_like(dend[0]), dend, packing, self.weights(), wants_dx)
+        dx = dx if dx is None else dx.reshape(*shape[:-1], self.input_size)
         return (dx, self.nested([d.reshape(shape) for d in dstart])) if given else dx
 
 
@@ -255,16 +361,3 @@ class GRUCell(GRUStep, Cell):
     backward gives dx alone when no hx was given, else (dx, dhx).
     Cho et al. 2014, arXiv:1406.1078, with r applied after the product, as in torch and cuDNN
     """
-
-
-def _blocks(a: Array, n: int) -> list[Array]:
-    size = a.shape[1] // n
-    return [a[:, k * size : (k + 1) * size] for k in range(n)]
-
-
-@functools.lru_cache(maxsize=64)
-def _squashing(size: int, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
-    """(scale, shift, low) over the columns i, f, g, o: s = scale tanh(scale a) + shift, s' = (1 - s) (s + low)."""
-    rows = [(0.5, 0.5, 1, 0.5), (0.5, 0.5, 0, 0.5), (0, 0, 1, 0)]
-    scale, shift, low = (np.repeat(np.array(row, dtype), size) for row in rows)
-    return scale, shift, low

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import flag, refuse, whole, within
 from backhand.layers.cells import ElmanStep, GRUStep, LSTMStep
 from backhand.layers.dropout import Dropout
+from backhand.layers.packing import Packing
 from backhand.layers.parameter import Array
-from backhand.layers.recurrence import Packing, Recurrence, Spans, Weights, features
+from backhand.layers.recurrence import Recurrence, features
 
 
 class Stack(Recurrence):
@@ -73,16 +74,18 @@ class Stack(Recurrence):
         for layer in range(self.num_layers):
             if layer and self.between is not None:
                 rows = self.between.forward(rows)
-            y = np.empty((len(rows), self._directions() * self.output_size), x.dtype)
+            ways = []
             for direction in range(self._directions()):
                 k = layer * self._directions() + direction
-                own, end = self.scan(
-                    rows, tuple(s[k] for s in start), *self._way(packing, layer, direction), self._half(y, direction)
-                )
-                ends.append(end)
+                along = packing.turn(rows) if direction else rows
+                own = self.scan(along, tuple(s[k] for s in start), packing, self.weights(_suffix(layer, direction)))
+                y = own.states[0][batch:]
+                ways.append(packing.turn(y) if direction else y)
+                if self.return_state:
+                    ends.append([packing.last(s) for s in own.states])
                 if self.caching:
                     kept.append(own)
-            rows = y
+            rows = ways[0] if len(ways) == 1 else np.concatenate(ways, axis=1)
         output = self._as_given(packing.unpack(rows), batched)
         last = [
             packing.unsort(np.stack(s)).reshape(shape)
@@ -105,34 +108,27 @@ class Stack(Recurrence):
             dend = [packing.sort(d.reshape(scans, batch, -1)) for d in dlast]
         dstart = [np.empty((scans, batch, size), drows.dtype) for size in sizes]
         for layer in reversed(range(self.num_layers)):
+            wants_dx = layer > 0 or self.input_requires_grad
             dinputs = []
             for direction in reversed(range(self._directions())):
                 k = layer * self._directions() + direction
-                upstream = self._half(drows, direction), tuple(d[k] for d in dend)
-                dinput, dfirst = self.scan_back(kept.pop(), *upstream, *self._way(packing, layer, direction))
-                dinputs.append(dinput)
+                half = drows[:, direction * self.output_size : (direction + 1) * self.output_size]
+                along, w = packing.turn(half) if direction else half, self.weights(_suffix(layer, direction))
+                dinput, dfirst = self.scan_back(kept.pop(), along, tuple(d[k] for d in dend), packing, w, wants_dx)
+                if dinput is not None:
+                    dinputs.append(packing.turn(dinput) if direction else dinput)
                 for d, each in zip(dstart, dfirst, strict=True):
                     d[k] = each
-            drows = dinputs[0] if len(dinputs) == 1 else dinputs[0] + dinputs[1]  # both directions read the input
+            if dinputs:
+                drows = dinputs[0] if len(dinputs) == 1 else dinputs[0] + dinputs[1]  # both directions read the input
             if layer and self.between is not None:
                 drows = self.between.backward(drows)
-        dx = self._as_given(packing.unpack(drows), batched)
+        dx = self._as_given(packing.unpack(drows), batched) if self.input_requires_grad else None
         dhx = [packing.unsort(d) if batched else d[:, 0] for d in dstart]
         return (dx, self.nested(dhx)) if given else dx
 
-    # ------------------------------------------------------------------ one layer in one direction
-
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
-
-    def _way(self, packing: Packing, layer: int, direction: int) -> tuple[Spans, Weights]:
-        """The order of the steps, and the weights."""
-        spans = packing.spans[::-1] if direction else packing.spans
-        return spans, self.weights(_suffix(layer, direction))
-
-    def _half(self, y: Array, direction: int) -> Array:
-        """The columns of y that are this direction's."""
-        return y[:, direction * self.output_size : (direction + 1) * self.output_size]
 
     # ------------------------------------------------------------------ axes
 

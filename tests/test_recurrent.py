@@ -221,7 +221,7 @@ def test_only_what_is_needed_is_kept():
     for layer in (rnn, lstm, gru):
         layer(normal(5, 2, 3))
     kept = [layer._stack[0][1][0][0] for layer in (rnn, lstm, gru)]
-    assert [k.gates if k.gates is None else k.gates.shape for k in kept] == [None, (10, 16), (10, 16)]
+    assert [k.gates if k.gates is None else k.gates.shape for k in kept] == [None, (4, 10, 4), (4, 10, 4)]
     assert [len(k.states) for k in kept] == [1, 2, 1]
     evaluated = lstm.eval()
     lstm.zero_grad()
