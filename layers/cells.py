@@ -19,7 +19,7 @@ from backhand.layers.recurrence import Kept, Recurrence, States, Weights, featur
 from backhand.layers.thin_product import ThinProduct
 
 # So many numbers of each kind are worked on at a time where a pass follows a pass: what stays in the second cache.
-IN_CACHE = 16384
+IN_CACHE = 32768
 
 
 class ElmanStep(Recurrence):
@@ -70,8 +70,8 @@ class ElmanStep(Recurrence):
 class LSTMStep(Recurrence):
     """The four gates, in the order i, f, o, g; see LSTMCell for the equations.
 
-    On the way back all gradients of a step are dh or dc times something that is known before: these slopes are worked
-    out for many steps at once, and da starts as them.
+    On the way back all gradients of a step are dh or dc times something that is known before, and so worked out for
+    many steps at once:
 
         da_o = dh s_o        dc += dh s_c        da_i = dc s_i        da_f = dc s_f        da_g = dc s_g        dc *= f
     """
@@ -120,22 +120,20 @@ class LSTMStep(Recurrence):
             dh, dc, dm = dh_all[: run.n], dc_all[: run.n], unprojected[: run.n]
             into = product.into(dh[None])
             for piece in run.pieces(IN_CACHE // size):
-                rows, own = piece.rows, gates[:, piece.rows]
-                slopes = da[rows].reshape(-1, 4, size).swapaxes(0, 1)
-                s_c = self._slopes(own, c[piece.before], c[piece.after], slopes)
-                for da_t, s_i, s_f, s_g, s_o, s_c_t, f, dy_t, dh_t in piece.steps_back(
-                    da[rows], *slopes, s_c, own[1], dy[rows], dh_kept[rows]
+                rows, own, da_rows = piece.rows, gates[:, piece.rows], da[piece.rows]
+                slopes = self._slopes(own, c[piece.before], c[piece.after])
+                by_gate = da_rows.reshape(-1, 4, size).swapaxes(0, 1)
+                for da_t, da_ifg, da_o, s_ifg, s_o, s_c, f, dy_t, dh_t in piece.steps_back(
+                    da_rows, by_gate[:3], by_gate[3], slopes[:3], *slopes[3:], own[1], dy[rows], dh_kept[rows]
                 ):
                     add(dh, dy_t, dh)
                     if w.hr is not None:
                         dh_t[...] = dh
                         np.matmul(dh, w.hr.data, dm)
-                    multiply(dm, s_o, s_o)
-                    multiply(dm, s_c_t, s_c_t)
-                    add(dc, s_c_t, dc)
-                    multiply(dc, s_i, s_i)
-                    multiply(dc, s_f, s_f)
-                    multiply(dc, s_g, s_g)
+                    multiply(dm, s_o, da_o)
+                    multiply(dm, s_c, s_c)
+                    add(dc, s_c, dc)
+                    multiply(dc, s_ifg, da_ifg)
                     multiply(dc, f, dc)
                     times(da_t, matrix, into)
         if w.hr is not None:
@@ -143,25 +141,20 @@ class LSTMStep(Recurrence):
         return da, da
 
     @staticmethod
-    def _slopes(gates: Array, c_before: Array, c: Array, slopes: Array) -> Array:
-        """Write s_i, s_f, s_g, s_o, and return s_c."""
-        (i, f, o, g), (s_i, s_f, s_g, s_o) = gates, slopes
-        t, s = np.tanh(c), np.subtract(1, i)
-        s *= i
-        np.multiply(s, g, out=s_i)
-        np.subtract(1, f, out=s)
-        s *= f
-        np.multiply(s, c_before, out=s_f)
-        np.multiply(g, g, out=s)
-        np.subtract(1, s, out=s)
-        np.multiply(s, i, out=s_g)
-        np.subtract(1, o, out=s)
-        s *= o
-        np.multiply(s, t, out=s_o)
-        t *= t
-        np.subtract(1, t, out=t)
-        t *= o
-        return t
+    def _slopes(gates: Array, c_before: Array, c: Array) -> Array:
+        """s_i, s_f, s_g, s_o, s_c."""
+        i, f, o, g = gates
+        slopes = empty((5, *c.shape), c.dtype)
+        s_i, s_f, s_g, s_o, s_c = slopes
+        for s, gate, factor in ((s_i, i, g), (s_f, f, c_before), (s_o, o, np.tanh(c, out=s_c))):
+            np.subtract(1, gate, out=s)
+            s *= gate
+            s *= factor
+        for s, t, factor in ((s_g, g, i), (s_c, s_c, o)):
+            np.multiply(t, t, out=s)
+            np.subtract(1, s, out=s)
+            s *= factor
+        return slopes
 
 
 class GRUStep(Recurrence):
