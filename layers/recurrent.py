@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, refuse, whole, within
-from backhand.layers.cells import ElmanStep, GRUStep, LSTMStep
 from backhand.layers.dropout import Dropout
 from backhand.layers.packing import Packing
 from backhand.layers.parameter import Array
 from backhand.layers.recurrence import Recurrence, features
+from backhand.layers.recurrent_steps import ElmanStep, GRUStep, LSTMStep
 
 
 class Stack(Recurrence):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backhand.inspection import check_layer
-from backhand.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, cells
+from backhand.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, recurrent_steps
 from backhand.layers.packing import Packing
 from backhand.layers.thin_product import SMALL, ThinProduct
 from tests.plain import recurrent as plain
@@ -71,7 +71,7 @@ def test_the_gradient_does_not_depend_on_how_many_steps_are_prepared_at_a_time(c
     x, dy = normal(6, 7, 3), normal(6, 7, 8, seed=1)
     results = []
     for most in (1, 3 * 7 * 4, 1 << 20):
-        monkeypatch.setattr(cells, "IN_CACHE", most)
+        monkeypatch.setattr(recurrent_steps, "IN_CACHE", most)
         layer = cls(3, 4, bidirectional=True, rng=0, dtype=np.float64, **extra)
         layer(x, lengths=lengths)
         results.append([layer.backward(dy), *(p.grad for p in layer.parameters())])
