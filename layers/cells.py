@@ -1,7 +1,7 @@
 """The cells: one step of a recurrent net, as a layer.
 
-Their equations, there and back, stand here; recurrent_steps.py and recurrence.py compute them, for a cell (one step) and
-for a whole layer (all steps) alike.
+Their equations, there and back, stand here; recurrent_steps.py and recurrence.py compute them, for a cell (one step)
+and for a whole layer (all steps) alike.
 """
 
 from __future__ import annotations

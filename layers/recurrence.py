@@ -1,7 +1,7 @@
 """What all recurrent layers share: the parameters, the initial states, and the products that need no loop over time.
 
-A cell kind (recurrent_steps.py) writes the loop over the steps, there and back. What is the same for all kinds is here: the
-product of all the inputs before the loop, and the gradients of all the weights after it.
+A kind of cell writes the loop over the steps, there and back (recurrent_steps.py). What is the same for all kinds is
+here: the product of all the inputs before the loop, and the gradients of all the weights after it.
 """
 
 from __future__ import annotations
