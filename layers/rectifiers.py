@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.activations import Elementwise
 from backhand.layers.arguments import number, refuse, whole, within
 from backhand.layers.base import Layer
+from backhand.layers.blocks import blockwise, zeros_beside
 from backhand.layers.broadcasting import along
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
 
@@ -33,10 +35,19 @@ class ReLU(Elementwise):
         self.inplace = inplace
 
     def function(self, x: Array) -> Array:
-        return np.maximum(x, 0)
+        return blockwise(_positive_part, empty_like(x), x)
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * ~(kept <= 0)  # y > 0 exactly where x > 0; a nan lets its dout through, as in torch
+        return blockwise(_where_positive, empty_like(kept), dout, kept)
+
+
+def _positive_part(y: Array, x: Array) -> None:
+    np.maximum(x, zeros_beside(x), out=y)
+
+
+def _where_positive(dx: Array, dout: Array, y: Array) -> None:
+    mask = y <= 0  # y > 0 exactly where x > 0; a nan lets its dout through, as in torch
+    np.multiply(dout, ~mask, out=dx)
 
 
 # ---------------------------------------------------------------------- a slope on the negative side
@@ -44,7 +55,8 @@ class ReLU(Elementwise):
 
 def leaky(x: Array, slope: Any) -> Array:
     """x where it is positive, else slope * x."""
-    return np.maximum(x, 0) + slope * np.minimum(x, 0)  # one of the two is always 0
+    zeros = zeros_beside(x)
+    return np.maximum(x, zeros) + slope * np.minimum(x, zeros)  # one of the two is always 0
 
 
 def leaky_gradient(dout: Array, positive: Array, slope: Any) -> Array:
@@ -67,13 +79,16 @@ class LeakyReLU(Elementwise):
         self.inplace = inplace
 
     def function(self, x: Array) -> Array:
-        return leaky(x, self.negative_slope)
+        return blockwise(lambda y, x: np.copyto(y, leaky(x, self.negative_slope)), empty_like(x), x)
 
     def keep(self, x: Array, y: Array) -> Array:
         return x > 0  # with a negative slope of its own sign, y does not tell
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return leaky_gradient(dout, kept, self.negative_slope)
+        def piece(dx: Array, dout: Array, positive: Array) -> None:
+            np.copyto(dx, leaky_gradient(dout, positive, self.negative_slope))
+
+        return blockwise(piece, empty_like(kept, dout.dtype), dout, kept)
 
 
 class PReLU(Layer):
@@ -168,10 +183,12 @@ class _Clipped(Elementwise):
         raise NotImplementedError
 
     def keep(self, x: Array, y: Array) -> Array:
-        return self.passes(x)
+        return blockwise(lambda mask, x: np.copyto(mask, self.passes(x)), empty_like(x, bool), x)
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * kept
+        return blockwise(
+            lambda dx, dout, kept: np.multiply(dout, kept, out=dx), empty_like(kept, dout.dtype), dout, kept
+        )
 
 
 class Hardtanh(_Clipped):
@@ -192,7 +209,7 @@ class Hardtanh(_Clipped):
             refuse(self, "min_val < max_val", (min_val, max_val))
 
     def function(self, x: Array) -> Array:
-        return np.clip(x, self.min_val, self.max_val)
+        return blockwise(lambda y, x: np.clip(x, self.min_val, self.max_val, out=y), empty_like(x), x)
 
     def passes(self, x: Array) -> Array:
         return ~((x <= self.min_val) | (x >= self.max_val))
@@ -232,7 +249,9 @@ class Hardsigmoid(_Clipped):
         return (x > -3) & (x < 3)
 
     def gradient(self, dout: Array, kept: Array) -> Array:
-        return dout * kept / 6
+        dx = super().gradient(dout, kept)
+        dx /= 6
+        return dx
 
 
 class Hardswish(Elementwise):

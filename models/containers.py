@@ -7,6 +7,7 @@ covers a layer that is used many times.
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import whole
 from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.blocks import add
 from backhand.layers.parameter import Array
 
 
@@ -140,7 +142,7 @@ class Residual(Container):
         _check_arrays(self, [y, around])
         if y.shape != around.shape:
             self.reject(f"a body that gives the shape of the shortcut, {around.shape}", y.shape)
-        y = y + around
+        y = add(y, around)
         self.save(out=y)
         return y
 
@@ -181,7 +183,7 @@ class Sum(_Branches):
         shapes = {y.shape for y in outputs}
         if len(shapes) > 1:
             self.reject("branches that give one shape", " and ".join(str(y.shape) for y in outputs))
-        total = np.asarray(sum(outputs[1:], start=outputs[0] + 0))
+        total = functools.reduce(add, outputs) if len(outputs) > 1 else outputs[0].copy()
         self.save(out=total)
         return total
 
@@ -348,7 +350,7 @@ def _add_all(gradients: list[Any]) -> Any:
         return None
     if isinstance(some[0], tuple):
         return tuple(_add_all(list(each)) for each in zip(*some, strict=True))
-    return np.asarray(sum(some[1:], start=some[0] + 0))
+    return functools.reduce(add, some)
 
 
 def _check_arrays(container: Layer, outputs: list[Any]) -> None:
