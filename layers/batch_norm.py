@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import number, positive, whole
 from backhand.layers.base import Layer
 from backhand.layers.broadcasting import along
+from backhand.layers.channels import Channels, dense
 from backhand.layers.normalization import (
     Axes,
     centre,
@@ -24,6 +25,9 @@ from backhand.layers.normalization import (
     sum_over,
 )
 from backhand.layers.parameter import Array, float_dtype
+
+# A squared mean of so many variances counts as large: float32 then still has six digits of the variance.
+FAR = 10
 
 
 class _TrackingNorm(Layer):
@@ -56,52 +60,6 @@ class _TrackingNorm(Layer):
         self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
         self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
 
-    @quiet
-    def forward(self, x: ArrayLike) -> Array:
-        given = self._checked(x)
-        x = self._batched(given)
-        axes = self._axes(x)
-        own = self._uses_own()
-        if own:
-            mean, centred, var = centre(x, axes)
-            if self.track_running_stats and self.running_mean is not None:
-                self._track(mean, var, x.size // mean.size)
-        else:
-            # a copy: the mean is kept for backward, and the next training forward moves the buffer
-            mean, var = along(self.running_mean.copy(), 1, x.ndim), along(self.running_var, 1, x.ndim)
-            centred = x - mean
-        rstd = 1 / np.sqrt(var + self.eps)
-        if self.eps == 0:
-            rstd = np.where(var == 0, 0, rstd)  # as torch has it; only InstanceNorm comes here
-        y = centred
-        y *= rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
-        if self.bias is not None:
-            y += along(self.bias.data, 1, x.ndim)
-        y = y.reshape(given.shape)
-        self.save(given, mean, rstd, own, out=y)
-        return y
-
-    @quiet
-    def backward(self, dout: Any) -> Array:
-        dout = self.upstream(dout)
-        given, mean, rstd, own = self.saved()
-        x, dout = self._batched(given), self._batched(dout)
-        axes = (0, *range(2, x.ndim))
-        xhat = standardize(x, mean, rstd)
-        if self.weight is not None:
-            self.weight.grad += sum_over(axes, dout, xhat).reshape(-1)
-        if self.bias is not None:
-            self.bias.grad += sum_over(axes, dout).reshape(-1)
-        # dxhat = dout * weight, and the weight is one number for each channel: it joins rstd
-        scale = rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
-        # running statistics are constants: then x reaches y directly and in no other way
-        dx = standardize_backward(dout, xhat, scale, self._axes(x)) if own else dout * scale
-        return dx.reshape(given.shape)
-
-    def _axes(self, x: Array) -> Axes:
-        """The axes of a group: those that mean and var are taken over."""
-        raise NotImplementedError
-
     def _batched(self, x: Array) -> Array:
         """x with a batch axis."""
         return x
@@ -115,11 +73,13 @@ class _TrackingNorm(Layer):
         return self.training or self.running_mean is None
 
     def _track(self, mean: Array, var: Array, n: int) -> None:
-        """Move the running statistics towards those of this input, in place; n numbers are in a group."""
+        """Move the running statistics towards these of each channel, in place; n numbers were in a group."""
+        if not self.track_running_stats or self.running_mean is None:
+            return
         new = self._newest()
-        for running, of_groups in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
+        for running, of_channels in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
             running *= 1 - new
-            running += new * of_groups.mean(axis=0).reshape(-1)
+            running += new * of_channels
 
     def _checked(self, x: ArrayLike) -> Array:
         """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
@@ -133,7 +93,58 @@ class _TrackingNorm(Layer):
 
 
 class _BatchNorm(_TrackingNorm):
-    """What the three BatchNorms share: a group is a channel of the whole batch."""
+    """What the three BatchNorms share: a group is a channel of the whole batch.
+
+    With the statistics of a channel, all else is linear in x and dout, with a few numbers for each channel:
+
+        y = scale * x + (bias - scale * mean),        scale = weight * rstd
+        dx = scale * (dout + slope * x - (mean(dout) + slope * mean)),        slope = -rstd^2 * mean(dout * (x - mean))
+
+    mean and var come from the sums of x and x^2, taken in one pass. Where a mean is large beside the deviation, those
+    sums and the linear form both lose digits: there it is taken off x before all else.
+    """
+
+    @quiet
+    def forward(self, x: ArrayLike) -> Array:
+        x = dense(self._checked(x))
+        channels, own = Channels(x), self._uses_own()
+        if own:
+            mean, var = _moments(channels, x)
+        else:
+            # in double precision, and so copies: the next training forward moves the buffers
+            mean, var = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
+        offset = np.zeros_like(mean)
+        if not (np.isfinite(var) & (mean * mean <= FAR * var)).all():
+            offset = mean.astype(x.dtype)
+            x = channels.apply(_subtract, x, offset)
+            mean, var = _moments(channels, x) if own else (mean - offset, var)
+        if own:
+            self._track(mean + offset, var, x.size // len(mean))
+        rstd = 1 / np.sqrt(var + self.eps)
+        scale = rstd if self.weight is None else rstd * self.weight.data
+        shift = -mean * scale if self.bias is None else self.bias.data - mean * scale
+        y = channels.apply(_multiply_add, x, scale, shift)
+        self.save(x, mean, rstd, own, out=y)
+        return y
+
+    @quiet
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        x, mean, rstd, own = self.saved()
+        channels = Channels(x)
+        total, with_x = channels.sums(x, dout)
+        with_xhat = (with_x - mean * total) * rstd
+        scale = rstd
+        if self.weight is not None:
+            self.weight.grad += with_xhat
+            scale = rstd * self.weight.data
+        if self.bias is not None:
+            self.bias.grad += total
+        if not own:  # running statistics are constants: then x reaches y directly and in no other way
+            return channels.apply(_multiply, dout, scale)
+        n = x.size // len(mean)
+        slope = -rstd * with_xhat / n
+        return channels.apply(_linear, x, dout, slope, -total / n - slope * mean, scale)
 
     def _checked(self, x: ArrayLike) -> Array:
         """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
@@ -143,12 +154,37 @@ class _BatchNorm(_TrackingNorm):
             self.reject("more than one value for each channel to take the statistics of", x.shape, hint)
         return x
 
-    def _axes(self, x: Array) -> Axes:
-        return (0, *range(2, x.ndim))
-
     def _newest(self) -> float:
         self.num_batches_tracked += 1
         return 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+
+def _moments(channels: Channels, x: Array) -> tuple[Array, Array]:
+    """The mean and the variance (divided by n) of each channel."""
+    total, squares = channels.sums(x, x)
+    n = x.size // len(total)
+    mean = total / n
+    return mean, np.maximum(squares / n - mean * mean, 0)
+
+
+def _subtract(y: Array, x: Array, offset: Array) -> None:
+    np.subtract(x, offset, out=y)
+
+
+def _multiply(y: Array, x: Array, scale: Array) -> None:
+    np.multiply(x, scale, out=y)
+
+
+def _multiply_add(y: Array, x: Array, scale: Array, shift: Array) -> None:
+    np.multiply(x, scale, out=y)
+    y += shift
+
+
+def _linear(dx: Array, x: Array, dout: Array, slope: Array, constant: Array, scale: Array) -> None:
+    np.multiply(x, slope, out=dx)
+    dx += dout
+    dx += constant
+    dx *= scale
 
 
 class BatchNorm1d(_BatchNorm):
@@ -214,6 +250,47 @@ class _InstanceNorm(_TrackingNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype)
 
+    @quiet
+    def forward(self, x: ArrayLike) -> Array:
+        given = self._checked(x)
+        x = self._batched(given)
+        axes = self._axes(x)
+        own = self._uses_own()
+        if own:
+            mean, centred, var = centre(x, axes)
+            self._track(mean.mean(axis=0).reshape(-1), var.mean(axis=0).reshape(-1), x.size // mean.size)
+        else:
+            # a copy: the mean is kept for backward, and the next training forward moves the buffer
+            mean, var = along(self.running_mean.copy(), 1, x.ndim), along(self.running_var, 1, x.ndim)
+            centred = x - mean
+        rstd = 1 / np.sqrt(var + self.eps)
+        if self.eps == 0:
+            rstd = np.where(var == 0, 0, rstd)  # as torch has it
+        y = centred
+        y *= rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
+        if self.bias is not None:
+            y += along(self.bias.data, 1, x.ndim)
+        y = y.reshape(given.shape)
+        self.save(given, mean, rstd, own, out=y)
+        return y
+
+    @quiet
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        given, mean, rstd, own = self.saved()
+        x, dout = self._batched(given), self._batched(dout)
+        axes = (0, *range(2, x.ndim))
+        xhat = standardize(x, mean, rstd)
+        if self.weight is not None:
+            self.weight.grad += sum_over(axes, dout, xhat).reshape(-1)
+        if self.bias is not None:
+            self.bias.grad += sum_over(axes, dout).reshape(-1)
+        # dxhat = dout * weight, and the weight is one number for each channel: it joins rstd
+        scale = rstd if self.weight is None else rstd * along(self.weight.data, 1, x.ndim)
+        # running statistics are constants: then x reaches y directly and in no other way
+        dx = standardize_backward(dout, xhat, scale, self._axes(x)) if own else dout * scale
+        return dx.reshape(given.shape)
+
     def _checked(self, x: ArrayLike) -> Array:
         x = super()._checked(x)
         if self._uses_own() and np.prod(self._batched(x).shape[2:]) == 1:
@@ -221,6 +298,7 @@ class _InstanceNorm(_TrackingNorm):
         return x
 
     def _axes(self, x: Array) -> Axes:
+        """The axes of a group: those that mean and var are taken over."""
         return tuple(range(2, x.ndim))
 
     def _batched(self, x: Array) -> Array:
