@@ -180,6 +180,13 @@ def empty_like(x: Array, dtype: DTypeLike | None = None) -> Array:
     )
 
 
+def resized(x: Array, shape: Shape, dtype: DTypeLike | None = None) -> Array:
+    """An empty array of another shape with as many axes, which lie in memory in the order of those of x."""
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    array = empty(tuple(shape[axis] for axis in order), x.dtype if dtype is None else dtype)
+    return array.transpose(sorted(range(x.ndim), key=order.__getitem__))
+
+
 def zeros(shape: Shape, dtype: DTypeLike = np.float32) -> Array:
     """`numpy.zeros`, of memory that may have served before."""
     x = empty(shape, dtype)

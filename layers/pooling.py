@@ -1,13 +1,14 @@
 """Pooling: every window of an image becomes one number, its maximum or its mean.
 
 There are no parameters, so the backward only says where the upstream goes: all of it to the largest, or an equal
-share to each. Both walk over the elements of the window, not over the windows: one whole-array operation for each,
-in whatever memory order the image has.
+share to each. The forward walks over the elements of the window, not over the windows: one operation for each, on a
+few samples at a time, in whatever memory order the image has.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import refuse, whole, whole_tuple
 from backhand.layers.base import Layer
+from backhand.layers.blocks import in_blocks
+from backhand.layers.channels import dense
+from backhand.layers.memory import empty_like, resized
 from backhand.layers.parameter import Array
-from backhand.layers.windows import Index, Sizes, Windows, check_image, each
+from backhand.layers.windows import Index, Line, Sizes, Windows, check_image, each
 
 IntOrTuple = int | tuple[int, ...]
 
@@ -46,6 +50,16 @@ class _PoolNd(Layer):
 
     def _pads(self) -> Sizes:
         return each(self.padding, self.axes)
+
+    def _lines(self, shape: Sizes, outputs: Sizes) -> list[Line]:
+        """What is pooled, one axis after the other, from the last to the first."""
+        lines = []
+        for axis in range(-1, -self.axes - 1, -1):
+            after = list(shape)
+            after[axis] = outputs[axis]
+            lines.append(self._windows().line(shape, tuple(after), axis, self._pads()[axis]))
+            shape = tuple(after)
+        return lines
 
     def _outputs(self, x: Array) -> Sizes:
         """The spatial shape of y, or the error that says why there is none."""
@@ -78,20 +92,20 @@ class _MaxPoolNd(_PoolNd):
     def forward(self, x: ArrayLike) -> Any:
         x = self.input(x)
         outputs = self._outputs(x)
-        sizes = x.shape[-self.axes :]
         self._check_filled(x.shape, outputs)
-        y = np.full_like(x, -np.inf, shape=(*x.shape[: -self.axes], *outputs))
-        meetings = self._meetings(sizes, outputs)
-        winner = np.zeros_like(y, dtype=np.min_scalar_type(len(meetings)))
-        for turn, (to, at) in enumerate(meetings):
-            best, candidate, last = y[to], x[at], winner[to]
-            # turns only grow, so the maximum is the latest; several times as fast as writing where a mask is true
-            np.maximum(last, (candidate >= best) * winner.dtype.type(turn), out=last)
-            np.maximum(best, candidate, out=best)
-        if np.isnan(y).any():  # nothing is >= NaN; of several, torch has the last one win
-            for turn, (to, at) in reversed(list(enumerate(meetings))):
-                np.copyto(winner[to], turn, where=np.isnan(x[at]))
-        result = (y, self._flat_index(winner, sizes)) if self.return_indices else y
+        images = dense(x.reshape(-1, *x.shape[-self.axes - 1 :]))
+        y = resized(images, (*images.shape[:2], *outputs))
+        winner: Any = None
+        if self.caching or self.return_indices:
+            winner = empty_like(y, np.min_scalar_type(math.prod(self._windows().kernel)))
+        meetings = self._meetings(x.shape[-self.axes :], outputs)
+
+        def pool(part: slice) -> None:
+            _largest(images[part], y[part], None if winner is None else winner[part], meetings)
+
+        in_blocks(pool, len(images), images[0].size)
+        y = y.reshape(*x.shape[: -self.axes], *outputs)
+        result = (y, self._flat_index(winner, images.shape).reshape(y.shape)) if self.return_indices else y
         self.save(winner, x.shape, out=result)
         return result
 
@@ -100,10 +114,25 @@ class _MaxPoolNd(_PoolNd):
         winner, shape = self.saved()
         if self.return_indices:
             dout = dout[0]
-        dx = np.zeros_like(winner, dtype=dout.dtype, shape=shape)
-        for turn, (to, at) in enumerate(self._meetings(shape[-self.axes :], winner.shape[-self.axes :])):
-            dx[at] += dout[to] * (winner[to] == turn)
-        return dx
+        dx = resized(winner, (*winner.shape[:2], *shape[-self.axes :]), dout.dtype)
+        # every sample becomes a line, as it lies in memory; starts and steps are places on that line
+        starts, steps = self._places(dx.shape, winner.shape, [stride // dx.itemsize for stride in dx.strides[1:]])
+        order = (0, *sorted(range(1, dx.ndim), key=lambda axis: -dx.strides[axis]))
+        line, turns, upstream, starts = (
+            a.transpose(order).reshape(len(a), -1) for a in (dx, winner, dout.reshape(winner.shape), starts[None])
+        )
+
+        def scatter(part: slice) -> None:
+            # "wrap" is the mode that is fast; no turn is too large
+            places = steps.take(turns[part].astype(np.intp), mode="wrap")
+            places += starts
+            places += np.arange(len(places))[:, None] * line.shape[1]
+            to = line[part].reshape(-1)
+            to.fill(0)
+            np.add.at(to, places.reshape(-1), upstream[part].reshape(-1))
+
+        in_blocks(scatter, *line.shape)
+        return dx.reshape(shape)
 
     def _meetings(self, sizes: Sizes, outputs: Sizes) -> list[tuple[Index, Index]]:
         """The elements of the window from the last to the first: with >=, the first of equals is the last to win.
@@ -123,17 +152,43 @@ class _MaxPoolNd(_PoolNd):
                 if not ((at >= 0) & (at < size)).any(axis=1).all():
                     self.reject("x with an element in every window", f"{shape}, where one holds only padding")
 
-    def _flat_index(self, winner: Array, sizes: Sizes) -> Array:
+    def _flat_index(self, winner: Any, shape: Sizes) -> Array:
         """Where in the flattened spatial plane the winners stand."""
+        plane = [math.prod(shape[axis + 1 :]) for axis in range(-self.axes, -1)] + [1]
+        starts, steps = self._places(shape, winner.shape, [0] * (len(shape) - 1 - self.axes) + plane)
+        return steps[winner] + starts
+
+    def _places(self, before: Sizes, after: Sizes, strides: list[int]) -> tuple[Array, Array]:
+        """In a sample with these strides: where each window starts, and how far on the element of each turn is."""
         w = self._windows()
-        plane = [int(np.prod(sizes[axis + 1 :])) for axis in range(self.axes)]
-        inner = [np.arange(k) * d * m for k, d, m in zip(w.kernel, w.dilation, plane, strict=True)]
-        starts = [
-            (np.arange(count) * s - p) * m
-            for count, s, p, m in zip(winner.shape[-self.axes :], w.stride, self._pads(), plane, strict=True)
-        ]
-        by_turn = _outer(np.add, inner).reshape(-1)[::-1]
-        return by_turn[winner] + _outer(np.add, starts)
+        steps = [np.arange(k) * d * m for k, d, m in zip(w.kernel, w.dilation, strides[-self.axes :], strict=True)]
+        firsts = [np.arange(count) * m for count, m in zip(after[1:], strides, strict=True)]
+        for axis, (s, p) in enumerate(zip(w.stride, self._pads(), strict=True), start=-self.axes):
+            firsts[axis] = (np.arange(after[axis]) * s - p) * strides[axis]
+        return _outer(np.add, firsts), _outer(np.add, steps).reshape(-1)[::-1].copy()
+
+
+def _largest(x: Array, y: Array, winner: Array | None, meetings: list[tuple[Index, Index]]) -> None:
+    """Write to y the largest element of each window of x, and to `winner` the turn at which it came."""
+    whole = all(y[to].shape == y.shape for to, _ in meetings[:2])
+    if whole and len(meetings) > 1:
+        last, before = (x[at] for _, at in meetings[:2])
+        np.maximum(last, before, out=y)
+        if winner is not None:
+            np.copyto(winner, before >= last)
+    else:
+        y.fill(-np.inf)
+        if winner is not None:
+            winner.fill(0)
+    for turn, (to, at) in list(enumerate(meetings))[2 if whole and len(meetings) > 1 else 0 :]:
+        best, candidate = y[to], x[at]
+        if winner is not None:
+            # turns only grow, so the maximum is the latest; several times as fast as writing where a mask is true
+            np.maximum(winner[to], (candidate >= best) * winner.dtype.type(turn), out=winner[to])
+        np.maximum(best, candidate, out=best)
+    if winner is not None and np.isnan(y).any():  # nothing is >= NaN; of several, torch has the last one win
+        for turn, (to, at) in reversed(list(enumerate(meetings))):
+            np.copyto(winner[to], turn, where=np.isnan(x[at]))
 
 
 class _AvgPoolNd(_PoolNd):
@@ -163,22 +218,37 @@ class _AvgPoolNd(_PoolNd):
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x)
         outputs = self._outputs(x)
-        sizes = x.shape[-self.axes :]
-        y = np.zeros_like(x, shape=(*x.shape[: -self.axes], *outputs))
-        for to, at in self._windows().meetings(sizes, outputs, self._pads()):
-            y[to] += x[at]
-        y /= self._counts(sizes, outputs).astype(x.dtype)
+        lines = self._lines(x.shape, outputs)
+        counts = self._counts(x.shape[-self.axes :], outputs).astype(x.dtype)
+        y = resized(x, lines[-1].after)
+
+        def pool(part: slice) -> None:
+            sums = x[part]
+            for line in lines:
+                of = sums
+                sums = y[part] if line is lines[-1] else resized(of, (len(of), *line.after[1:]))
+                _add_up(of, sums, line)
+            sums /= counts
+
+        in_blocks(pool, len(x), x[0].size)
         self.save(x.shape, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         (shape,) = self.saved()
-        sizes, outputs = shape[-self.axes :], dout.shape[-self.axes :]
-        share = dout / self._counts(sizes, outputs).astype(dout.dtype)
-        dx = np.zeros_like(share, shape=shape)
-        for to, at in self._windows().meetings(sizes, outputs, self._pads()):
-            dx[at] += share[to]
+        lines = self._lines(shape, dout.shape[-self.axes :])
+        counts = self._counts(shape[-self.axes :], dout.shape[-self.axes :]).astype(dout.dtype)
+        dx = resized(dout, shape)
+
+        def spread(part: slice) -> None:
+            share = dout[part] / counts
+            for line in reversed(lines):
+                to = dx[part] if line is lines[0] else resized(share, (len(share), *line.before[1:]))
+                _spread(share, to, line)
+                share = to
+
+        in_blocks(spread, len(dx), dx[0].size)
         return dx
 
     def _counts(self, sizes: Sizes, outputs: Sizes) -> Array:
@@ -192,6 +262,30 @@ class _AvgPoolNd(_PoolNd):
             starts = np.arange(count) * s - p
             counts.append(np.minimum(starts + k, size + margin) - np.maximum(starts, -margin))
         return _outer(np.multiply, counts)
+
+
+def _add_up(x: Array, y: Array, line: Line) -> None:
+    """Write to y the sum of each window along one axis of x."""
+    first = 0
+    if line.whole and len(line.meetings) > 1:
+        (_, a), (_, b) = line.meetings[:2]
+        np.add(x[a], x[b], out=y)
+        first = 2
+    else:
+        y.fill(0)
+    for to, at in line.meetings[first:]:
+        y[to] += x[at]
+
+
+def _spread(dy: Array, dx: Array, line: Line) -> None:
+    """The adjoint of `_add_up`: write to dx the sum of the windows that hold each element."""
+    if not line.tiles:
+        dx.fill(0)
+    for to, at in line.meetings:
+        if line.apart:
+            dx[at] = dy[to]
+        else:
+            dx[at] += dy[to]
 
 
 class MaxPool1d(_MaxPoolNd):

@@ -76,6 +76,20 @@ class Windows:
         for pairs in itertools.product(*lines):
             yield (..., *(to for to, _ in pairs)), (..., *(at for _, at in pairs))
 
+    def line(self, before: Sizes, after: Sizes, axis: int, padding: int) -> Line:
+        """Windows along one axis alone, counted from the end (-1), that turns an array of one shape into the other."""
+        k, s, d, size, count = self.kernel[axis], self.stride[axis], self.dilation[axis], before[axis], after[axis]
+        beside = (slice(None),) * (-1 - axis)
+        pairs = [_meeting(size, count, s, element * d - padding) for element in range(k)][::-1]
+        return Line(
+            before,
+            after,
+            [((..., to, *beside), (..., at, *beside)) for to, at in pairs],
+            whole=all(to.stop - to.start == count for to, _ in pairs),
+            apart=s > d * (k - 1),
+            tiles=s == k and d == 1 and padding == 0 and count * k == size,
+        )
+
     def view(self, x: Array, outputs: Sizes) -> Array:
         """Every window of a channels-last batch, without copying: (N, *outputs, *kernel, C) from (N, *sizes, C)."""
         n = len(outputs)
@@ -85,6 +99,23 @@ class Windows:
         return np.lib.stride_tricks.as_strided(
             x, (len(x), *outputs, *self.kernel, x.shape[n + 1]), (batch, *steps, *inner, channel), writeable=False
         )
+
+
+@dataclass(frozen=True)
+class Line:
+    """Windows along one axis of an array: the shapes before and after, and how outputs and elements meet.
+
+    meetings : as in `Windows.meetings`, but from the last element of the window to the first
+    whole : every output has all its elements inside the input
+    apart : no element is in two windows      tiles : every element is in exactly one
+    """
+
+    before: Sizes
+    after: Sizes
+    meetings: list[tuple[Index, Index]]
+    whole: bool
+    apart: bool
+    tiles: bool
 
 
 def _meeting(size: int, count: int, s: int, shift: int) -> tuple[slice, slice]:
