@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import one_of, refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
+from backhand.layers.depthwise import Depthwise
 from backhand.layers.padding import MODES, Pads, check_pads
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Sizes, check_image
@@ -64,6 +65,12 @@ class _ConvNd(ColumnsNd):
         x = self.input(x, self.weight.dtype)
         outputs = self._outputs(x)
         images = self._channels_last(x)
+        if self._depthwise():
+            y = self._channels_first(
+                self._kernels(outputs).forward(images, None if self.bias is None else self.bias.data), x
+            )
+            self.save(x, out=y)
+            return y
         weight = self._weight_matrix()
         y = np.empty((len(images), *outputs, self.out_channels), x.dtype)
         for part in self._chunks(len(images), outputs):
@@ -74,11 +81,13 @@ class _ConvNd(ColumnsNd):
         self.save(x, out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (x,) = self.saved()
         images, douts = self._channels_last(x), self._channels_last(dout)
         outputs = douts.shape[1:-1]
+        if self._depthwise():
+            return self._backward_depthwise(images, douts, x)
         weight = self._weight_matrix()
         dweight = np.zeros_like(weight)
         dx = np.empty(images.shape, images.dtype)
@@ -91,6 +100,20 @@ class _ConvNd(ColumnsNd):
                 self.bias.grad += rows.sum(axis=1).reshape(-1)
         self.weight.grad += self._weight_shaped(dweight)
         return self._channels_first(dx, x)
+
+    def _depthwise(self) -> bool:
+        return self.groups == self.in_channels > 1
+
+    def _kernels(self, outputs: Sizes) -> Depthwise:
+        weight = self.weight.data.reshape(self.out_channels, -1).T
+        return Depthwise(weight, self._windows(), outputs, self._pads(), self.padding_mode)
+
+    def _backward_depthwise(self, images: Array, douts: Array, x: Array) -> Any:
+        dweight, dx = self._kernels(douts.shape[1:-1]).backward(images, douts, self.input_requires_grad)
+        self.weight.grad += dweight.T.reshape(self.weight.shape)
+        if self.bias is not None:
+            self.bias.grad += douts.sum(axis=tuple(range(douts.ndim - 1)))
+        return None if dx is None else self._channels_first(dx, x)
 
     def _pads(self) -> Pads:
         """How much is added (before, after) along each spatial axis."""
