@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backhand.layers.blocks import BLOCK, WORTH
-from backhand.layers.memory import empty, zeros
+from backhand.layers.blocks import BLOCK, WORTH, scratch
+from backhand.layers.memory import empty
 from backhand.layers.padding import Pads, pad, unpad
 from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
@@ -45,12 +45,13 @@ class Depthwise(NamedTuple):
         shift = None if bias is None else self._repeated(bias[None])[0]
 
         def part(samples: slice) -> None:
+            products = scratch(1, y[0, bands[0][0]].shape, y.dtype)
             for x, to in zip(self._padded(images[samples]), y[samples], strict=True):
                 for rows, positions in bands:
                     band = to[rows]
                     width = band.shape[-2]
                     np.multiply(x[positions[0]], weight[0, :width], out=band)
-                    product = empty(band.shape, band.dtype)
+                    product = products[: len(band)]
                     for position, w in zip(positions[1:], weight[1:], strict=True):
                         band += np.multiply(x[position], w[:width], out=product)
                     if shift is not None:
@@ -66,15 +67,19 @@ class Depthwise(NamedTuple):
 
         def part(samples: slice) -> list[Array]:
             dweights = []
+            upstream = scratch(2, dout.shape[1:], dout.dtype)
+            products = scratch(1, upstream[bands[0][0]].shape, dout.dtype)
+            dpadded = None
             for n, x in zip(range(samples.start, samples.stop), self._padded(images[samples]), strict=True):
-                upstream = empty(dout.shape[1:], dout.dtype)
                 _copy(dout[n], upstream[..., None])
                 # the sums of the first axes; that along a line comes at the end
                 sums = np.zeros((len(weight), math.prod(upstream.shape[1:][-2:])), x.dtype)
-                dpadded = None if dx is None else zeros(x.shape, x.dtype)
+                if dx is not None:
+                    dpadded = scratch(3, x.shape, x.dtype) if dpadded is None else dpadded
+                    dpadded.fill(0)
                 for rows, positions in bands:
                     band = upstream[rows]
-                    product = empty(band.shape, band.dtype)
+                    product = products[: len(band)]
                     lines = product.reshape(-1, sums.shape[1])
                     ones = np.ones(len(lines), x.dtype)
                     for position, w, total in zip(positions, weight, sums, strict=True):
@@ -95,12 +100,13 @@ class Depthwise(NamedTuple):
         """Sample by sample with its border, channels-last in memory, each channel as often as it has kernels."""
         *sizes, channels = images.shape[1:]
         pads = (*self.pads, (0, 0))
-        out_channels = self.weight.shape[1]
-        inside = empty((*sizes, out_channels), images.dtype)
-        padded = inside
+        shape = (*sizes, self.weight.shape[1])
         if self.mode == "zeros":
-            padded = zeros(tuple(n + sum(both) for n, both in zip(inside.shape, pads, strict=True)), images.dtype)
+            padded = scratch(0, tuple(n + sum(both) for n, both in zip(shape, pads, strict=True)), images.dtype)
+            padded.fill(0)
             inside = unpad(padded, pads)
+        else:
+            inside = empty(shape, images.dtype)
         for image in images:
             _copy(image, inside.reshape(*sizes, channels, -1))
             yield padded if self.mode == "zeros" else pad(inside, pads, self.mode)
