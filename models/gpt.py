@@ -301,8 +301,8 @@ class GPT(Layer):
         self.load_state_dict(own)
 
     def _tokens(self, tokens: ArrayLike) -> Array:
-        index = np.asarray(tokens)
-        if index.ndim != 2 or index.dtype.kind not in "iu" or not index.size:
+        index = self.array(tokens)
+        if index.ndim != 2 or index.dtype.kind not in "iu":
             self.reject("integer tokens of shape (N, T)", f"{index.dtype} of shape {index.shape}")
         if self.caching and index.shape[1] > self.block_size:
             self.reject(f"at most block_size={self.block_size} tokens", index.shape[1])
