@@ -15,7 +15,8 @@ from backhand.inspection.circuit_plot import plot_circuit
 from backhand.inspection.decision_boundary import plot_decision_boundary
 from backhand.inspection.diagnose import Diagnosis, Finding, diagnose
 from backhand.inspection.distributions import plot_distributions, plot_update_ratio
-from backhand.inspection.gradient_check import GradientReport, GradientRow, check_gradients
+from backhand.inspection.doctor import check_gradients
+from backhand.inspection.gradient_check import GradientReport, GradientRow
 from backhand.inspection.hessian import Hessian, LossByInput, LossByParameters, hessian, hvp
 from backhand.inspection.history_plot import plot_history, plot_loss_and_accuracy, save_loss_curve
 from backhand.inspection.images import Saliency, image_grid, plot_image_grid, plot_saliency, saliency

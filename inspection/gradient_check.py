@@ -1,11 +1,13 @@
 """Is this backward right? Central differences in float64 against what the layer says.
 
-`check_gradients` looks at the numbers and reports; `check_layer`, in the file beside, is the whole battery.
+`compare_gradients` looks at the numbers. `check_layer`, in layer_check.py, is the whole battery, and
+`check_gradients`, in doctor.py, says what is wrong where the numbers differ.
 """
 
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,17 +56,24 @@ class GradientReport:
     layer: str
     tolerance: float
     rows: list[GradientRow] = field(default_factory=list)
+    findings: list[Any] = field(default_factory=list)  # of doctor.py: the faults, the likeliest first
+    notes: list[str] = field(default_factory=list)
+    example: str = ""  # the smallest input that shows it
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient agrees."""
-        return all(not row.problem and row.error <= self.tolerance for row in self.rows)
+        """Whether every gradient agrees, and no fault was found."""
+        return not self.findings and all(not row.problem and row.error <= self.tolerance for row in self.rows)
 
     def __bool__(self) -> bool:
         return self.ok
 
     def __str__(self) -> str:
-        lines = [f"{self.layer}: {'gradients agree' if self.ok else 'GRADIENTS DIFFER'} (want < {self.tolerance:.0e})"]
+        agree = all(not row.problem and row.error <= self.tolerance for row in self.rows)
+        found = "gradients agree" if self.ok else "FAULTY, though the gradients agree" if agree else "GRADIENTS DIFFER"
+        lines = [f"{self.layer}: {found} (want < {self.tolerance:.0e})"]
+        if not self.rows:
+            lines[0] = f"{self.layer}: FAULTY"
         width = max([len(row.name) for row in self.rows], default=4) + 2
         shapes = max([5, *(len(str(row.shape)) for row in self.rows)]) + 2
         heads = f"{'gradient':<{max(width, 10)}}{'shape':<{shapes}}{'rel. error':>10}  {'worst at':<14}"
@@ -75,10 +84,18 @@ class GradientReport:
                 f"  {row.name:<{max(width, 10)}}{row.shape!s:<{shapes}}{row.error:>10.1e}  {at:<14}"
                 f"{row.analytic:>12.4g} {row.numeric:>12.4g}  {row.verdict}"
             )
-        return "\n".join(lines)
+        for i, finding in enumerate(self.findings):
+            lines += _paragraph("  likely: " if i == 0 else "      or: " if finding.second else "     and: ", str(finding))
+        for note in self.notes:
+            lines += _paragraph("  note: ", note)
+        return "\n".join(lines + ([self.example] if self.example else []))
 
 
-def check_gradients(
+def _paragraph(head: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+def compare_gradients(
     layer: Layer,
     *inputs: Any,
     tolerance: float = 1e-6,
@@ -129,7 +146,7 @@ def check_gradients(
         return sum(float(np.sum(d * (a - b))) for (_, d), a, b in parts)
 
     targets: list[tuple[str, Array, Any]] = []
-    for name, x, dx in _input_gradients(layer, inputs, grads):
+    for name, x, dx in input_gradients(layer, inputs, grads):
         targets.append((name, x, dx))
     for name, parameter in layer.named_parameters():
         targets.append((name, parameter.data, parameter.grad.copy()))
@@ -190,17 +207,11 @@ def _compare(
     most: int,
 ) -> GradientRow:
     """The row for one array: numeric gradients entry by entry, then the worst disagreement."""
-    nowhere = (0,) * z.ndim
-    if analytic is None:
-        return GradientRow(name, z.shape, np.inf, nowhere, np.nan, np.nan, "missing: backward returned None")
-    analytic = np.asarray(analytic)
-    if analytic.shape != z.shape:
-        return GradientRow(name, z.shape, np.inf, nowhere, np.nan, np.nan, f"has shape {analytic.shape}")
     entries = np.arange(z.size)
     if z.size > most:
         entries = np.sort(rng.choice(z.size, most, replace=False))
-    numeric = np.empty(len(entries))
-    for i, entry in enumerate(entries):
+    numeric = np.full(z.size, np.nan)
+    for entry in entries if analytic is not None and np.shape(analytic) == z.shape else []:
         at = np.unravel_index(entry, z.shape)
         value = z[at].copy()
         z[at] = value + step
@@ -208,18 +219,30 @@ def _compare(
         z[at] = value - step
         low, below = float(z[at]), outputs()
         z[at] = value
-        numeric[i] = change(above, below) / (high - low)  # the step that was made, not the one that was meant
+        numeric[entry] = change(above, below) / (high - low)  # the step that was made, not the one that was meant
+    return worst_row(name, z.shape, entries, analytic, numeric)
+
+
+def worst_row(name: str, shape: tuple[int, ...], entries: Array, analytic: Any, numeric: Array) -> GradientRow:
+    """The row for one array, from its analytic gradient and the numeric one at the entries that were measured."""
+    nowhere = (0,) * len(shape)
+    if analytic is None:
+        return GradientRow(name, shape, np.inf, nowhere, np.nan, np.nan, "missing: backward returned None")
+    analytic = np.asarray(analytic)
+    if analytic.shape != shape:
+        return GradientRow(name, shape, np.inf, nowhere, np.nan, np.nan, f"has shape {analytic.shape}")
+    numeric = numeric.reshape(-1)[entries]
     mine = analytic.reshape(-1)[entries].astype(np.float64)
     scale = max(np.abs(numeric).max(), np.abs(mine).max())
     floor = max(scale / 100, 1e-6)
     errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
     worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
-    index = tuple(int(i) for i in np.unravel_index(entries[worst], z.shape))
+    index = tuple(int(i) for i in np.unravel_index(entries[worst], shape))
     error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf
-    return GradientRow(name, z.shape, error, index, float(mine[worst]), float(numeric[worst]))
+    return GradientRow(name, shape, error, index, float(mine[worst]), float(numeric[worst]))
 
 
-def _input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Iterator[tuple[str, Array, Any]]:
+def input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Iterator[tuple[str, Array, Any]]:
     """(name, x, dx) for every float input; dx is None where the layer gave none."""
     if not isinstance(grads, tuple):
         grads = (grads,)

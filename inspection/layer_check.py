@@ -9,7 +9,7 @@ import numpy as np
 from backhand.inspection.gradient_check import (
     GradientReport,
     as_float64,
-    check_gradients,
+    compare_gradients,
     floats_where_differentiated,
     generators_of,
     in_float64,
@@ -44,7 +44,7 @@ def check_layer(
     inputs = floats_where_differentiated(in_float64(layer), map_leaves(inputs, as_float64))
     trial = _Trial(layer, np.random.default_rng(rng))
     trial.read_only(inputs)
-    report = check_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
+    report = compare_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
     if not report:
         raise AssertionError(str(report))
     trial.counted(inputs)

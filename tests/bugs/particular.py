@@ -404,7 +404,7 @@ BUGS = [
         for k in (0, 1)
     ),
     *(
-        Bug("shared weights", f"only the {which} use", name, one_use_counts(which))
+        Bug("shared weights", f"only the {which} use", name, one_use_counts(which), also=("overwrites",))
         for name in ("Repeat", "Unroll")
         for which in ("first", "last")
     ),
@@ -415,7 +415,7 @@ BUGS = [
     Bug("elementwise", "twice the local", "Tanh", formula(lambda d, x, y: d * (1 - y * y) ** 2)),
     Bug("elementwise", "1 / local", "Reciprocal", formula(lambda d, x, y: -d * x * x)),
     Bug("branch", "no slope below 0", "LeakyReLU", formula(lambda d, x, y: d * (x > 0))),
-    Bug("branch", "1 below 0", "ELU", formula(lambda d, x, y: d)),
+    Bug("branch", "1 below 0", "ELU", formula(lambda d, x, y: d * 1), also=("local",)),
     Bug("branch", "let through above 1", "Hardtanh", formula(lambda d, x, y: d * (x > -1))),
     Bug("own value", "weight decay", "Linear", decayed),
     Bug("own value", "weight decay", "Conv1d", decayed),

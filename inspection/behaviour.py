@@ -1,0 +1,146 @@
+"""Faults that a single pass does not show: what is written to, drawn again, overwritten, or mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from backhand.inspection.borrowed import Borrowed
+from backhand.inspection.evidence import Evidence
+from backhand.inspection.findings import Finding, listed
+from backhand.inspection.gradient_check import generators_of, map_leaves
+
+
+def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Finding]:
+    """Every fault of behaviour; what is bad style but harmless in somebody's own class goes to `notes`."""
+    if e.input_changed:
+        words = f"{e.input_changed} writes into its input: whoever computed x still needs it; work on a copy"
+        yield Finding("input changed", ["dx"], words)
+    if e.dout_changed:
+        words = "backward writes into dout: the layer above may hand the same array to others; work on a copy"
+        if isinstance(e.layer, Borrowed):
+            notes.append(words)
+        else:
+            yield Finding("dout changed", ["dx"], words)
+    if e.error is not None or not all(t.analytic[0] is not None and t.analytic[0].shape == t.z.shape for t in e.targets):
+        return  # that comes first
+    again = _redrawn(e)
+    if again:
+        yield again
+        return
+    overwritten = list(_overwritten(e))
+    yield from overwritten
+    yield from _mixed_up(e, {name for finding in overwritten for name in finding.targets})
+
+
+def stochastic(e: Evidence) -> Finding | None:
+    """Another output each time, though every generator that can be found was set back."""
+    if np.array_equal(e.outputs(), e.outputs(), equal_nan=True):
+        return None
+    words = (
+        "forward gives another output each time: it draws random numbers from a generator that cannot be set back; keep "
+        "one numpy.random.Generator as an attribute and draw from that"
+    )
+    return Finding("stochastic", ["dx"], words)
+
+
+def _redrawn(e: Evidence) -> Finding | None:
+    """A backward that draws: its answer changes with the state of the generators after forward."""
+    generators = generators_of(e.layer)
+    answers = []
+    for ahead in (0, 1, 5):
+        e.layer.zero_grad()
+        e.forward()
+        for generator in generators:
+            generator.random(ahead)
+        np.random.random(ahead)
+        answers.append(e.backward(e.douts[0]))
+        e.clear()
+    e.restore()
+    names = [n for n in answers[0] if not all(_close(answers[0][n], other[n]) for other in answers[1:])]
+    if not names:
+        return None
+    words = f"backward draws random numbers itself, so {listed(names)} belongs to another mask: keep the mask of forward"
+    return Finding("redrawn", names, words)
+
+
+def _overwritten(e: Evidence) -> Iterator[Finding]:
+    """A second pass must add to the gradients of the parameters."""
+    if isinstance(e.layer, Borrowed):
+        return  # such classes have a dW that is set, by custom
+    dout = e.douts[0]
+    e.clear()
+    e.forward()
+    once = e.backward(dout)
+    e.forward()
+    twice = e.backward(dout)
+    e.clear()
+    wrong = [
+        name
+        for name, p in e.layer.named_parameters()
+        if once[name] is not None and not _close(twice[name], 2 * once[name])
+    ]
+    if wrong:
+        words = f"a second backward must add to {listed(wrong)} and does not: use += (or `[...] +=`) where there is ="
+        yield Finding("overwrites", wrong, words)
+
+
+def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
+    """Two forwards, then two backwards in reverse; for somebody's own class, one forward and backward after another."""
+    other = map_leaves(e.inputs, lambda x: np.flip(x) * 0.75 if x.dtype.kind == "f" else np.flip(x))
+    dout = e.douts[0]
+    own = isinstance(e.layer, Borrowed)
+    try:
+        e.clear()
+        e.forward()
+        first, before = e.backward(dout), _grads(e)
+        e.forward(other, restore=False)
+        second = _less(e.backward(dout), before)
+    except Exception:  # it cannot take the other point; there is nothing to compare then
+        return
+    finally:
+        e.clear()
+    try:
+        if own:
+            order, wrong = "A second forward and backward gives", []
+            e.gradients(dout, other)
+            a = e.gradients(dout)
+        else:
+            order = "Two forwards and then two backwards, in reverse, give"
+            e.forward()
+            e.forward(other, restore=False)
+            b, before = e.backward(dout), _grads(e)
+            wrong = [n for n in first if not _close(b[n], second[n])]
+            a = _less(e.backward(dout), before)
+        wrong += [n for n in first if n not in wrong and not _close(a[n], first[n])]
+    except Exception as error:
+        order, wrong = f"Two forwards and then two backwards raise {type(error).__name__}; they give", ["dx"]
+    finally:
+        e.clear()
+        e.restore()
+    wrong = [name for name in wrong if name not in known]
+    if wrong:
+        words = (
+            f"{order} another {listed(wrong)}: what forward keeps is mixed up (one slot, or in the wrong order); save() "
+            "and saved() are a stack"
+        )
+        if own:
+            words = f"{order} another {listed(wrong)}: something kept from an earlier forward is used"
+        yield Finding("cache", wrong, words)
+
+
+def _grads(e: Evidence) -> dict[str, Any]:
+    return {name: None if p.grad is None else np.array(p.grad) for name, p in e.layer.named_parameters()}
+
+
+def _less(total: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What this backward added; gradients by inputs are as they came."""
+    return {n: g if g is None or before.get(n) is None else g - before[n] for n, g in total.items()}
+
+
+def _close(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-8, atol=1e-11, equal_nan=True)

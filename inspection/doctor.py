@@ -1,0 +1,363 @@
+"""The gradient doctor: checks a backward, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from backhand.inspection.behaviour import misbehaviour, stochastic
+from backhand.inspection.borrowed import Borrowed
+from backhand.inspection.evidence import Evidence, cut
+from backhand.inspection.experiments import EXPERIMENTS
+from backhand.inspection.findings import ORDER, Finding, Guess, listed
+from backhand.inspection.gradient_check import (
+    GradientReport,
+    as_float64,
+    floats_where_differentiated,
+    forget_all,
+    in_float64,
+    leaves,
+    map_leaves,
+    title,
+)
+from backhand.inspection.hypotheses import HYPOTHESES
+from backhand.inspection.places import PLACES
+from backhand.inspection.shapes import raised, wrong_shape
+from backhand.inspection.terms import TERMS
+from backhand.layers.base import Layer
+from backhand.losses.base import Loss
+
+FLOAT32_STEP, FLOAT32_TOLERANCE = 1e-2, 5e-3
+NUMBERS_TO_DIAGNOSE = 120  # in one array; larger inputs are cut down first where the layer allows it
+
+
+def check_gradients(
+    layer: Any,
+    *inputs: Any,
+    tolerance: float = 1e-6,
+    step: float = 1e-5,
+    rng: int = 0,
+    most: int = 400,
+) -> GradientReport:
+    """Check every gradient of a layer against central differences, and name the fault where one is wrong.
+
+        dz ~ sum of dout * (y(z + h) - y(z - h)) / 2h,        dout random
+
+    layer : a Layer, any object with forward(x) and backward(dout), or a pair of functions (f, df) with f(x) -> y (or
+        y, cache) and df(dout), df(dout, cache) or df(dout, x). It is copied to float64 and stays as it is. Parameters
+        of an object are found by their gradients: W where there is a dW (or W_grad, or a dict of grads)
+    inputs : arrays, or (nested) tuples of arrays where the layer takes tuples. Integers count as data, like labels,
+        unless the layer gives a gradient by them
+    tolerance : the largest relative error that still counts as agreement
+    step : h
+    rng : the seed of dout
+    most : entries compared in each array; of a larger one, that many are drawn
+
+    Returns a report that prints as below and is true when nothing is wrong: `report.findings` are the faults, the
+    likeliest first, `report.rows` the numbers. A point at a kink (ReLU at 0, a tie in max-pooling) is moved and checked
+    again, and a forward in float32 is checked with a larger step; `report.notes` say so.
+
+    >>> class Affine:
+    ...     def __init__(self):
+    ...         self.W = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 1.5]])
+    ...     def forward(self, x):
+    ...         self.x = x
+    ...         return x @ self.W
+    ...     def backward(self, dout):
+    ...         self.dW = self.x.T @ dout / len(self.x)
+    ...         return dout @ self.W.T
+    >>> print(check_gradients(Affine(), np.arange(12.0).reshape(4, 3)))
+
+    Raises ValueError where there is no gradient to compare at all, TypeError where `layer` is none of the above.
+    """
+    patient = as_patient(layer, inputs)
+    arrays = map_leaves(inputs, as_float64)
+    try:
+        arrays = floats_where_differentiated(patient, arrays)
+    except Exception:  # the check below meets the same trouble, and reports it
+        patient.zero_grad()
+    return _examined(patient, arrays, tolerance, {"step": step, "seed": rng, "most": most})
+
+
+def as_patient(thing: Any, inputs: tuple[Any, ...]) -> Layer:
+    """A Layer in float64 to examine: a copy of a Layer, or a Layer made of somebody's object or functions."""
+    if isinstance(thing, Layer):
+        return in_float64(thing)
+    pair = isinstance(thing, tuple) and len(thing) == 2 and all(callable(f) for f in thing)
+    runs = hasattr(thing, "backward") and (hasattr(thing, "forward") or callable(thing))
+    if isinstance(thing, type) or not (pair or runs):
+        hint = f"; did you mean {thing.__name__}()?" if isinstance(thing, type) else ""
+        raise TypeError(f"expected a Layer, an object with forward and backward, or a pair (f, df), got {thing!r}{hint}")
+    return Borrowed(thing).meet(map_leaves(inputs, as_float64))
+
+
+def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options: dict[str, Any]) -> GradientReport:
+    report = GradientReport(title(patient), tolerance)
+    e = Evidence(patient, inputs, **options)
+    if not e.targets:
+        raise ValueError(
+            f"{report.layer}: nothing to compare, it has no parameters and gives no gradient by its inputs"
+        )
+    random = stochastic(e)
+    if random is not None:
+        report.findings = [random]
+        return report
+    e.measure()
+    names = e.failing(tolerance)
+    if names and _in_float32(e):
+        e = e.again(inputs, **{**options, "step": FLOAT32_STEP})
+        report.tolerance = max(tolerance, FLOAT32_TOLERANCE)
+        names = e.failing(report.tolerance)
+        report.notes.append(_sweep(e, names))
+    if names and e.error is None:
+        moved, note = _off_kinks(e, names, report.tolerance)
+        if note:
+            e, names = moved, moved.failing(report.tolerance)
+            report.notes.append(note)
+    report.rows = e.rows()
+    behaviour = list(misbehaviour(e, report.notes))
+    if names or behaviour:
+        inner = None if isinstance(patient, Borrowed) else _in_a_child(patient, e, tolerance, options)
+        report.findings = inner or diagnosed(_handy(e, names, report.tolerance), names, behaviour)
+        if names:
+            report.example = _smallest(e, names, report.tolerance)
+    return report
+
+
+# ---------------------------------------------------------------------- the diagnosis
+
+
+def diagnosed(e: Evidence, names: list[str], behaviour: list[Finding]) -> list[Finding]:
+    """The faults, the likeliest first: what explains the most gradients, then what needs the least to be believed."""
+    causes = [f for f in behaviour if f.kind in ("redrawn", "input changed")]
+    effects = [f for f in behaviour if f not in causes]
+    guesses: list[Guess] = []
+    error = raised(e)
+    if error is not None:
+        guesses.append(error)
+    for target in e.targets:
+        if target.name in names and e.error is None:
+            guesses += list(guessed(e, target))
+    groups: dict[str, list[Guess]] = {}
+    for guess in guesses:
+        groups.setdefault(guess.kind, []).append(guess)
+    findings, rest = list(causes), set(names)
+    for finding in causes:
+        rest -= set(finding.targets)
+    while groups:
+        kind = min(groups, key=lambda k: (-len({g.target for g in groups[k]} & rest), ORDER.index(k)))
+        found = sorted(groups.pop(kind), key=lambda g: g.left)
+        targets = [name for name in names if any(g.target == name for g in found)] or [found[0].target]
+        finding = Finding(kind, targets, found[0].words.format(z=listed(targets)), second=not rest & set(targets))
+        rest -= set(targets)
+        findings.append(finding)
+    findings.sort(key=lambda f: f.second)
+    if rest and e.error is None:
+        findings.append(_unknown(e, [name for name in names if name in rest]))
+    right = [t.name for t in e.targets if t.name not in names]
+    del right
+    return findings + effects
+
+
+def guessed(e: Evidence, target: Any) -> Iterator[Guess]:
+    """All hypotheses that explain what one gradient is."""
+    if not target.comparable:
+        yield from wrong_shape(e, target)
+        return
+    for family in (HYPOTHESES, PLACES, TERMS, EXPERIMENTS):
+        for hypothesis in family:
+            yield from hypothesis(e, target)
+
+
+def _unknown(e: Evidence, names: list[str]) -> Finding:
+    t = next(each for each in e.targets if each.name == names[0])
+    a, n = np.stack(t.analytic), np.stack(t.numeric)
+    known = np.isfinite(n)
+    a, n = a[known], n[known]
+    cosine = float(a @ n) / max(float(np.linalg.norm(a) * np.linalg.norm(n)), 1e-300)
+    off = np.mean(np.abs(a - n) > 1e-6 * np.abs(n).max())
+    words = (
+        f"{listed(names)} wrong in {off:.0%} of the numbers, in a way that no known fault explains (cosine with the "
+        f"right one {cosine:.3f}); go through the backward term by term, with the smallest example"
+    )
+    return Finding("unknown", names, words)
+
+
+def _in_a_child(
+    patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]
+) -> list[Finding] | None:
+    """The findings of an inner layer, where one is at fault by itself: looked at with what it is given inside."""
+    for name, child in patient.named_children():
+        record: list[tuple[Any, ...]] = []
+
+        def recording(*x: Any, _child: Layer = child, _record: list[Any] = record, **options: Any) -> Any:
+            _record.append(map_leaves(x, np.array) if not options else ())
+            return type(_child).forward(_child, *x, **options)
+
+        child.__dict__["forward"] = recording
+        try:
+            e.outputs()
+        finally:
+            del child.__dict__["forward"]
+        if not record or not record[0] or isinstance(child, Loss):
+            continue
+        try:
+            report = _examined(in_float64(child), record[0], tolerance, options)
+        except Exception:  # it cannot be looked at by itself
+            continue
+        if report.findings:
+            for finding in report.findings:
+                finding.where = f"{name}{f' ({title(child)})' if not finding.where else f'.{finding.where}'}"
+            return report.findings
+    return None
+
+
+# ---------------------------------------------------------------------- float32, kinks
+
+
+def _in_float32(e: Evidence) -> bool:
+    """Whether forward computes in single precision, whatever it is given."""
+    nudged = map_leaves(e.inputs, lambda x: x * (1 + 1e-9 * e.rng.standard_normal(x.shape)) if x.dtype.kind == "f" else x)
+    y = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for _, leaf in leaves(e.forward(nudged))])
+    forget_all(e.layer)
+    return bool(np.isfinite(y).all() and np.array_equal(y, y.astype(np.float32)) and len(np.unique(y)) > 2)
+
+
+def _sweep(e: Evidence, names: list[str]) -> str:
+    """What the error is at several steps, of the first entry of a gradient: rounding grows as the step shrinks."""
+    t = next((t for t in e.targets if t.comparable), None)
+    words = "forward computes in float32, whose rounding drowns a small step"
+    if t is None:
+        return words
+    entry = int(t.entries[np.nanargmax(np.abs(t.numeric[0].reshape(-1)[t.entries]))])
+    errors = []
+    for step in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        n = float(e.flat_douts[0] @ e.slope(t.z, entry, step))
+        a = float(t.analytic[0].reshape(-1)[entry])
+        errors.append(f"{step:.0e}: {abs(a - n) / max(abs(a), abs(n), 1e-12):.0e}")
+    return f"{words}; checked with a step of {FLOAT32_STEP:g}. Relative error by step: {', '.join(errors)}"
+
+
+def _off_kinks(e: Evidence, names: list[str], tolerance: float) -> tuple[Evidence, str]:
+    """Where a wrong number stands at a kink or a tie: the same layer a little further, and a note about it."""
+    at = _kink(e, names)
+    if not at:
+        return e, ""
+    for scale in (0.1, 0.01, 0.001):
+        for _ in range(2):
+            moved = map_leaves(
+                e.inputs,
+                lambda x, s=scale: (
+                    x + s * max(float(np.abs(x).mean()), 0.1) * e.rng.uniform(-1, 1, x.shape) if x.dtype.kind == "f" else x
+                ),
+            )
+            try:
+                other = e.again(moved)
+            except Exception:  # such numbers it does not take
+                e.clear()
+                continue
+            left = other.failing(tolerance)
+            if not left or not _kink(other, left):
+                how = "there the gradients agree" if not left else "there they differ too"
+                return other, f"{at}: a kink or a tie, where there is no derivative; all points moved by up to {scale:g} of their size, {how}"
+    return e, ""
+
+
+def _kink(e: Evidence, names: list[str]) -> str:
+    """The first wrong number at which the slopes to the left and to the right differ, in words."""
+    for t in e.targets:
+        if t.name not in names or not t.comparable:
+            continue
+        n, a = (np.stack(each)[:, ...] for each in (t.numeric, t.analytic))
+        size = np.nanmax(np.abs(n)) + np.abs(a).max()
+        off = np.nan_to_num(np.abs(n - a)).max(axis=0).reshape(-1)
+        for entry in np.argsort(-off)[:20]:
+            if off[entry] <= 1e-6 * size:
+                break
+            left, right = _slopes(e, t.z, int(entry))
+            if abs(left - right) > 1e-3 * (size + abs(left)):
+                index = [int(i) for i in np.unravel_index(entry, t.z.shape)]
+                return f"{t.name} at {index} has slope {left:.4g} to the left and {right:.4g} to the right"
+    return ""
+
+
+def _slopes(e: Evidence, z: Any, entry: int) -> tuple[float, float]:
+    at = np.unravel_index(entry, z.shape)
+    value = z[at].copy()
+    here = e.outputs()
+    found = []
+    for way in (-1, 1):
+        z[at] = value + way * e.step
+        found.append(float(e.flat_douts[0] @ (e.outputs() - here)) / (way * e.step))
+    z[at] = value
+    return found[0], found[1]
+
+
+# ---------------------------------------------------------------------- smaller
+
+
+def _handy(e: Evidence, names: list[str], tolerance: float) -> Evidence:
+    """Evidence that is complete: with inputs cut down until every Jacobian was measured, where that is possible."""
+    inputs = e.inputs
+    for _, x in list(leaves(inputs))[:1]:
+        for axis in range(x.ndim):
+            if all(t.whole for t in e.targets if t.name in names):
+                return e
+            for size in (3, 5):
+                if np.shape(next(leaf for _, leaf in leaves(e.inputs)))[axis] <= size:
+                    continue
+                try:
+                    smaller = e.again(cut(e.inputs, axis, size))
+                except Exception:  # it does not take that size
+                    e.clear()
+                    continue
+                if set(names) <= set(smaller.failing(tolerance)):
+                    e = smaller
+                    break
+    return e
+
+
+def _smallest(e: Evidence, names: list[str], tolerance: float) -> str:
+    """The smallest cut of the inputs at which the first wrong gradient is still wrong, in numbers."""
+    name = names[0]
+    if e.error is not None:
+        return ""
+    for axis in range(np.ndim(next(x for _, x in leaves(e.inputs)))):
+        n = np.shape(next(x for _, x in leaves(e.inputs)))[axis]
+        for size in [s for s in (1, 2, 3) if s < n]:
+            try:
+                smaller = e.again(cut(e.inputs, axis, size), only=(name,), most=60)
+            except Exception:  # it does not take that size
+                e.clear()
+                continue
+            if smaller.failing(tolerance):
+                e = smaller
+                break
+    t = next(each for each in e.targets if each.name == name)
+    lines = [f"  smallest example: {', '.join(_shown(f'x{i}' if len(e.inputs) > 1 else 'x', x) for i, x in enumerate(e.inputs))}"]
+    if np.ndim(e.douts[0]) or not isinstance(e.layer, Loss):
+        lines.append(f"      {_shown('dout', e.douts[0])}")
+    label = name if name.startswith("dx") else f"d{name}"
+    lines.append(f"      {_shown(label, t.analytic[0])}, from backward")
+    lines.append(f"      {_shown(label, t.numeric[0])}, from central differences")
+    return "\n".join(lines)
+
+
+def _shown(name: str, x: Any) -> str:
+    """An array in one line: its numbers when they are few, else its shape and the first of them."""
+    if isinstance(x, tuple):
+        return f"{name} = a tuple of {len(x)}"
+    if x is None:
+        return f"{name} = None"
+    x = np.asarray(x)
+    if x.size <= 8:
+        text = np.array2string(x, precision=4, suppress_small=True, separator=", ").replace("\n", "")
+        return f"{name} = {' '.join(text.split())}"
+    first = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:4])
+    return f"{name} of shape {x.shape} = {first}, ..."
+
+
+_ = copy
