@@ -105,8 +105,12 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
     try:
         if own:
             order, wrong = "A second forward and backward gives", []
-            e.gradients(dout, other)
             a = e.gradients(dout)
+            b = e.gradients(dout, other)
+            e.restore()
+            unused = Evidence(e.layer.fresh(), other)
+            second = unused.gradients(dout)
+            wrong = [n for n in first if not _close(b[n], second[n])]
         else:
             order = "Two forwards and then two backwards, in reverse, give"
             e.forward()

@@ -41,9 +41,17 @@ class Borrowed(Layer):
         self.state: dict[Path, Array] = {}
         self.generators: list[np.random.Generator] = []
         self._calls: list[Any] = []
+        self._inputs: tuple[Any, ...] = ()
+        self._pristine: Any = copy.deepcopy(self.owner)
+
+    def fresh(self) -> Borrowed:
+        """The same, as if nothing had ever been run."""
+        return Borrowed(self.pair if self.owner is None else self._pristine).meet(self._inputs)
 
     def meet(self, inputs: tuple[Any, ...]) -> Borrowed:
         """Find the parameters, on a copy that runs once; returns the Borrowed itself."""
+        self._inputs = inputs
+        drawn = np.random.get_state()
         if self.owner is not None:
             trial = copy.deepcopy(self)
             y = trial.forward(*map_leaves(inputs, np.array))
@@ -53,6 +61,7 @@ class Borrowed(Layer):
                 pass
             before = dict(arrays_in(self.owner))  # what only a forward leaves is no parameter
             self.paths = {name: ways for name, ways in parameter_paths(trial.owner).items() if ways[0] in before}
+        np.random.set_state(drawn)
         for name, (path, _) in self.paths.items():
             array = fetch(self.owner, path)
             self.owned[name] = Parameter(array)
@@ -86,7 +95,8 @@ class Borrowed(Layer):
             gradient = fetch(self.owner, path)
             if isinstance(gradient, np.ndarray) and gradient.dtype.kind == "f":
                 gradient[...] = 0
-        result = self._method(1)(dout, *cache)
+        result = self._method(1)(dout, *cache) if self._backward_takes() else self._method(1)()
+        scale = dout if self._backward_takes() == 0 and np.ndim(dout) == 0 else 1  # a loss that starts from 1
         if isinstance(result, dict):
             result = self._from_dict(result)
         if isinstance(result, list):
@@ -95,12 +105,12 @@ class Borrowed(Layer):
             gradient = fetch(self.owner, path)
             parameter = self.owned[name]
             if gradient is not None and np.shape(gradient) == parameter.shape:
-                parameter.grad = parameter.grad + gradient
+                parameter.grad = parameter.grad + np.asarray(gradient) * scale
             else:
                 parameter.grad = gradient if gradient is None else np.array(gradient)
         if isinstance(result, tuple) and count == 1 and self.pair[0] in ("forward", "__call__"):
             result = result[0]  # the rest is what it also left on itself
-        return result
+        return result if np.ndim(scale) == 0 and scale is not dout else map_leaves(result, lambda dx: None if dx is None else dx * scale)
 
     def forget(self, since: int = 0) -> None:
         self._calls.clear()
@@ -165,13 +175,16 @@ def children_of(owner: Any) -> list[tuple[Any, Any]]:
     return own + [(name, getattr(owner, name)) for name in slots if hasattr(owner, name) and name != "__dict__"]
 
 
-def fetch(owner: Any, path: Path) -> Any:
-    """What stands at the end of a path; None where there is nothing."""
+NOTHING = object()
+
+
+def fetch(owner: Any, path: Path, default: Any = None) -> Any:
+    """What stands at the end of a path, or the default."""
     for key in path:
         try:
             owner = owner[key] if isinstance(owner, (dict, list, tuple)) else getattr(owner, key)
-        except (KeyError, IndexError, AttributeError):
-            return None
+        except (KeyError, IndexError, AttributeError, TypeError):
+            return default
     return owner
 
 
@@ -205,9 +218,9 @@ def parameter_paths(owner: Any) -> dict[str, tuple[Path, Path]]:
     for path, array in arrays.items():
         if array.dtype.kind != "f" or id(array) in taken:
             continue
-        gradient = next((p for p in gradient_paths(path) if p in arrays and p != path), None)
+        gradient = next((p for p in gradient_paths(path) if p != path and fetch(owner, p, NOTHING) is not NOTHING), None)
         if gradient is not None:
-            taken |= {id(array), id(arrays[gradient])}
+            taken |= {id(array), id(fetch(owner, gradient))}
             name = ".".join(map(str, path))
             found[name if name[7:].isdigit() else name.removeprefix("params.")] = (path, gradient)
     return found
@@ -236,6 +249,6 @@ def gradient_paths(path: Path) -> Iterator[Path]:
 def gradient_names(name: Any) -> tuple[str, ...]:
     """How people call the gradient of `name`."""
     name = str(name)
-    each = (f"d{name}", f"d_{name}", f"{name}_grad", f"grad_{name}", f"{name}grad", f"grad{name}", f"{name}_d", f"g{name}")
+    each = (f"d{name}", f"d_{name}", f"{name}_grad", f"grad_{name}", f"{name}grad", f"grad{name}")
     other = name.lower() if name != name.lower() else name.upper()
     return (*each, f"d{other}", f"d_{other}", f"grad_{other}", f"{other}_grad", f"d{name.lstrip('_')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from backhand.inspection.behaviour import misbehaviour, stochastic
 from backhand.inspection.borrowed import Borrowed
 from backhand.inspection.evidence import Evidence, cut
-from backhand.inspection.experiments import EXPERIMENTS
+from backhand.inspection.experiments import EXPERIMENTS, LAST
 from backhand.inspection.findings import ORDER, Finding, Guess, listed
 from backhand.inspection.gradient_check import (
     GradientReport,
@@ -31,7 +30,7 @@ from backhand.layers.base import Layer
 from backhand.losses.base import Loss
 
 FLOAT32_STEP, FLOAT32_TOLERANCE = 1e-2, 5e-3
-NUMBERS_TO_DIAGNOSE = 120  # in one array; larger inputs are cut down first where the layer allows it
+VAGUE = ("part", "factor", "blocks")  # kinds that say what the numbers are like, and not why
 
 
 def check_gradients(
@@ -157,8 +156,6 @@ def diagnosed(e: Evidence, names: list[str], behaviour: list[Finding]) -> list[F
     findings.sort(key=lambda f: f.second)
     if rest and e.error is None:
         findings.append(_unknown(e, [name for name in names if name in rest]))
-    right = [t.name for t in e.targets if t.name not in names]
-    del right
     return findings + effects
 
 
@@ -167,9 +164,13 @@ def guessed(e: Evidence, target: Any) -> Iterator[Guess]:
     if not target.comparable:
         yield from wrong_shape(e, target)
         return
-    for family in (HYPOTHESES, PLACES, TERMS, EXPERIMENTS):
-        for hypothesis in family:
-            yield from hypothesis(e, target)
+    found = False
+    for hypothesis in (*HYPOTHESES, *PLACES, *TERMS, *EXPERIMENTS, *LAST):
+        if found and hypothesis in LAST:
+            return
+        for guess in hypothesis(e, target):
+            found = found or guess.kind not in VAGUE
+            yield guess
 
 
 def _unknown(e: Evidence, names: list[str]) -> Finding:
@@ -359,5 +360,3 @@ def _shown(name: str, x: Any) -> str:
     first = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:4])
     return f"{name} of shape {x.shape} = {first}, ..."
 
-
-_ = copy

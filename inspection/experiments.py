@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from backhand.inspection.evidence import Evidence, Target, flat
 from backhand.inspection.findings import Guess
 from backhand.inspection.gradient_check import forget_all, map_leaves
-from backhand.inspection.hypotheses import Hypothesis, first, judged
+from backhand.inspection.hypotheses import Hypothesis, first, judged, ratio
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -28,6 +28,36 @@ def other_weight(e: Evidence, t: Target) -> Iterator[Guess]:
                 predicted = _measured(e, t)
             if predicted is not None:
                 yield from judged(t, kind, words.format(z="{z}", p=each.name), predicted)
+
+
+def square_weight(e: Evidence, t: Target) -> Iterator[Guess]:
+    """W^T for W in the last product before dx, whatever nonlinearity comes after: dx W^-1 W^T."""
+    if t.parameter or not t.whole or t.z.ndim < 1:
+        return
+    for each in e.targets:
+        w = each.z
+        if each.parameter and w.ndim == 2 and w.shape[0] == w.shape[1] == t.z.shape[-1] > 1:
+            if np.linalg.cond(w) < 1e6:
+                words = f"{{z}} is computed with {each.name} transposed; that the shapes fit is an accident of a square matrix"
+                for m in (w, w.T):
+                    predicted = [n @ np.linalg.inv(m) @ m.T for n in t.numeric]
+                    yield from judged(t, "transposed weight", words, predicted)
+
+
+def routed_everywhere(e: Evidence, t: Target) -> Iterator[Guess]:
+    """Every input of a window gets dout: the mask of a maximum is forgotten."""
+    y = first(e.y)
+    if t.parameter or not t.whole or t.jacobian is None or e.flat_y.size != y.size or t.z.size < 3:
+        return
+    reached, here = np.abs(t.jacobian) > 1e-9, t.z.copy()
+    for _ in range(8):
+        with _replaced(t.z, e.rng.permutation(here.reshape(-1)).reshape(here.shape)):
+            for i, entry in enumerate(t.entries):
+                reached[:, i] |= np.abs(e.slope(t.z, entry, e.step)) > 1e-9
+    if not (reached & (np.abs(t.jacobian) <= 1e-9)).any():
+        return
+    words = "{z} is dout, handed on to every input that an output looks at: the local gradient (which one was the largest) "
+    yield from judged(t, "local", words + "is forgotten", [t.spread(d @ reached) for d in e.flat_douts])
 
 
 def _versions(each: Target) -> Iterator[tuple[str, str, Array]]:
@@ -108,7 +138,7 @@ def elementwise(e: Evidence, t: Target) -> Iterator[Guess]:
             text = f"{{z}} is {'-' if sign < 0 else ''}dout times {words}"
             yield from judged(t, "elementwise", text, [sign * values * each for each in d])
     ratios = [a / np.where(np.abs(each) < 1e-12, np.nan, each) for a, each in zip(t.analytic, d, strict=True)]
-    if len(ratios) > 1 and np.allclose(ratios[0], ratios[1], rtol=1e-6, equal_nan=True):
+    if ratio(t) is None and len(ratios) > 1 and np.allclose(ratios[0], ratios[1], rtol=1e-6, equal_nan=True):
         k = int(np.argmax(np.abs(ratios[0] - local)))
         words = (
             f"{{z}} is dout times a wrong local gradient: {ratios[0].flat[k]:.4g} where x = {x.flat[k]:.4g}, "
@@ -183,7 +213,7 @@ def without_a_child(e: Evidence, t: Target) -> Iterator[Guess]:
         if predicted is not None:
             yield from judged(t, "fork", words, predicted)
     y = first(e.y)
-    if not t.parameter and y.shape == t.z.shape and any(e.layer.children()):
+    if not t.parameter and y.shape == t.z.shape:
         rest = [n - first(d) for n, d in zip(t.numeric, e.douts, strict=True)]
         words = "{z} lacks the way around: x reaches the output directly too, so dout adds to it"
         yield from judged(t, "fork", words, rest)
@@ -261,5 +291,5 @@ def _one_use(e: Evidence, t: Target, child: Layer, only: int) -> list[Array]:
     return [t.spread(d @ jacobian) for d in e.flat_douts]
 
 
-_ = ExitStack
-EXPERIMENTS: tuple[Hypothesis, ...] = (of_dout, without_a_child, other_weight, elementwise)
+EXPERIMENTS: tuple[Hypothesis, ...] = (of_dout, without_a_child)
+LAST: tuple[Hypothesis, ...] = (square_weight, elementwise, other_weight, routed_everywhere)  # these take longest

@@ -235,7 +235,8 @@ def worst_row(name: str, shape: tuple[int, ...], entries: Array, analytic: Any, 
     mine = analytic.reshape(-1)[entries].astype(np.float64)
     scale = max(np.abs(numeric).max(), np.abs(mine).max())
     floor = max(scale / 100, 1e-6)
-    errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
+    with np.errstate(invalid="ignore"):  # what is not finite is an error without bounds
+        errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
     worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
     index = tuple(int(i) for i in np.unravel_index(entries[worst], shape))
     error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf

@@ -108,13 +108,16 @@ def sizes(e: Evidence) -> dict[str, tuple[str, float]]:
     names = {"batch": "N, the samples in the batch", "time": "T, the steps in time", "space": "the pixels of a sample"}
     found = {names[role]: (role, float(math.prod(n))) for role, n in of.items() if role in names}
     found["the numbers in x"] = ("elements", float(x.size))
-    if x.ndim > 1:
+    if x.ndim > 2:
         found["all the numbers in x for one place along axis 1"] = ("elements", x.size / x.shape[1])
         found["the numbers in one sample"] = ("elements", x.size / x.shape[0])
+    if x.ndim > 1:
         found["the size of the last axis"] = ("axis", float(x.shape[-1]))
         found["the size of axis 1"] = ("axis", float(x.shape[1]))
     found["the numbers in y"] = ("elements", float(e.flat_y.size))
     y = first(e.y)
+    if y.ndim > 2:
+        found["all the numbers in y for one place along axis 1"] = ("elements", y.size / y.shape[1])
     if y.ndim:
         found["the size of the last axis of y"] = ("axis", float(y.shape[-1]))
     return found
@@ -123,7 +126,7 @@ def sizes(e: Evidence) -> dict[str, tuple[str, float]]:
 def constants(e: Evidence) -> dict[str, float]:
     """Numbers that the layer was built with, and what formulas make of them."""
     found: dict[str, float] = {}
-    for name, value in vars(e.layer).items():
+    for name, value in vars(getattr(e.layer, "owner", None) or e.layer).items():
         if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
             value = math.prod(value)
         if isinstance(value, (int, float, np.floating)) and not isinstance(value, bool) and value > 0:
@@ -155,18 +158,24 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
         return
     minus = " and has the wrong sign" if c < 0 else ""
     size = abs(c)
-    named = False
+    named = sure = False
     if math.isclose(size, 1, rel_tol=1e-5):
         yield Guess("sign", t.name, "{z} has the wrong sign")
         return
     for name, (kind, n) in sizes(e).items():
         for power, two in itertools.product((-1, 1), (1, 2, 0.5)):
-            if n > 1 and math.isclose(size, n**power * two, rel_tol=1e-4) and _still(e, t, name, power, two):
+            if n > 1 and math.isclose(size, n**power * two, rel_tol=1e-4):
+                follows = _follows(e, t, name, power, two)
+                if follows is False or (follows is None and two != 1):
+                    continue
+                sure = sure or bool(follows)
                 lack = "is divided by" if power < 0 else "is too large by a factor of"
                 advice = "the mean is the loss's business alone: sum here" if power < 0 else "the 1/n of the mean is missing"
                 also = "" if two == 1 else f", and by another factor {two:g}"
                 yield Guess(kind, t.name, f"{{z}} {lack} {name} ({n:g}){also}{minus}; {advice}")
                 named = True
+    if sure:
+        return
     for power in (1, 2, 3, -1, -2, -3):
         if math.isclose(size, 2.0**power, rel_tol=1e-5):
             yield Guess("factor 2", t.name, f"{{z}} is {size:g} times what it should be{minus}")
@@ -179,9 +188,10 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
         yield Guess("factor", t.name, f"{{z}} is {c:.4g} times what it should be")
 
 
-def _still(e: Evidence, t: Target, name: str, power: int, two: float) -> bool:
-    """Whether the factor follows the size when there is less of it: that tells 1/N with N = 2 from a half."""
-    told = False
+def _follows(e: Evidence, t: Target, name: str, power: int, two: float) -> bool | None:
+    """Whether the factor follows the size when there is less of it, which tells 1/N with N = 2 from a half; None where
+    the layer takes no other size."""
+    told, here = None, sizes(e)[name][1]
     for other in e.variants():
         twin = next((each for each in other.targets if each.name == t.name), None)
         if twin is None or not twin.comparable or max(np.abs(n).max() for n in twin.numeric) < 1e-6:
@@ -192,8 +202,9 @@ def _still(e: Evidence, t: Target, name: str, power: int, two: float) -> bool:
         n = sizes(other).get(name, ("", 1.0))[1]
         if c is not None and not math.isclose(abs(c), n**power * two, rel_tol=1e-4):
             return False
-        told = True
-    return told or two == 1
+        if c is not None and n != here:
+            told = True
+    return told
 
 
 # ---------------------------------------------------------------------- the wrong array
@@ -208,11 +219,27 @@ def local_forgotten(e: Evidence, t: Target) -> Iterator[Guess]:
                     t, "local", f"{{z}} {words}: the local gradient is forgotten", [factor * np.asarray(x) for x in d]
                 )
         elif t.parameter and t.z.ndim and d[0].ndim > t.z.ndim:
+            sums: list[tuple[list[Array], tuple[int, ...]]] = []
             for axes in itertools.combinations(range(d[0].ndim), d[0].ndim - t.z.ndim):
                 if tuple(s for i, s in enumerate(d[0].shape) if i not in axes) == t.z.shape:
-                    sums = [np.asarray(x).sum(axis=axes) for x in d]
-                    words = "{z} is the plain sum of dout: the local gradient is forgotten"
-                    yield from judged(t, "local", words, sums)
+                    sums.append(([np.asarray(x).sum(axis=axes) for x in d], axes))
+            right = [axes for each, axes in sums if _near(each, t.numeric)]
+            for each, axes in sums:
+                words = "{z} is the plain sum of dout: the local gradient is forgotten"
+                if right:
+                    words = f"{{z}} is summed over axis {axes} of dout, and should be over axis {right[0]}"
+                yield from judged(t, "wrong axis" if right else "local", words, each)
+
+
+def _near(one: list[Array], other: list[Array]) -> bool:
+    return all(np.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in zip(one, other, strict=True))
+
+
+def upstream_forgotten(e: Evidence, t: Target) -> Iterator[Guess]:
+    """The same whatever comes in: the local gradient, not multiplied by dout."""
+    if all(np.array_equal(t.analytic[0], a) for a in t.analytic) and t.analytic[0].any():
+        words = "{z} does not depend on dout: the local gradient has to be multiplied by what comes in"
+        yield Guess("upstream", t.name, words)
 
 
 def own_value(e: Evidence, t: Target) -> Iterator[Guess]:
@@ -310,6 +337,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     rounded,
     scaled,
     local_forgotten,
+    upstream_forgotten,
     own_value,
     turned,
     shifted,

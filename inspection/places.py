@@ -82,6 +82,12 @@ def branch(e: Evidence, t: Target) -> Iterator[Guess]:
     matters = np.zeros(t.z.shape, bool)
     for a, n in zip(t.analytic, t.numeric, strict=True):
         matters |= (np.abs(np.nan_to_num(n)) > 0) | (a != 0)
+    passed = np.stack(t.analytic).any(axis=0)
+    wanted = (np.abs(np.nan_to_num(np.stack(t.numeric))) > 1e-9).any(axis=0)
+    if wanted.any() and not wanted.all() and (passed != wanted).all():
+        words = "{z} is let through exactly where it should be zero, and zero where it should pass: the mask is inverted"
+        yield Guess("branch", t.name, words)
+        return
     if off.all() or not off.any():
         return
     for name, values in (("x", t.z), *((("y", first(e.y)),) if first(e.y).shape == t.z.shape else ())):
@@ -132,6 +138,35 @@ def restricted(e: Evidence, t: Target) -> Iterator[Guess]:
                 yield from judged(t, "fork" if axis else "part", words, [t.pull(d) for d in only])
 
 
+def one_of_several(e: Evidence, t: Target) -> Iterator[Guess]:
+    """Of what several places of y send back to one number, only the last (or first) counts: = in a loop."""
+    y = first(e.y)
+    if not t.whole or t.jacobian is None or e.flat_y.size != y.size or y.ndim < 1:
+        return
+    lookup = any(leaf.dtype.kind in "iu" for _, leaf in leaves(e.inputs))
+    kind = ("shared weights" if lookup else "last sample") if t.parameter else "overlap"
+    for inner in {(), (y.ndim - 1,), (1,) if y.ndim > 1 else ()}:
+        order = [i for i in range(y.ndim) if i not in inner] + list(inner)
+        places = int(np.prod([y.shape[i] for i in range(y.ndim) if i not in inner]))
+        if places < 2:
+            continue
+        for which in (-1, 0):
+            predicted = []
+            for d, mine in zip(e.flat_douts, t.analytic, strict=True):
+                sent = (t.jacobian * d[:, None]).reshape(*y.shape, -1).transpose(*order, y.ndim)
+                sent = sent.reshape(places, -1, t.z.size).sum(axis=1)
+                there = np.abs(sent) > 1e-9
+                last = places - 1 - there[::-1].argmax(0) if which else there.argmax(0)
+                one = np.take_along_axis(sent, last[None], 0)[0]
+                if lookup:  # of a row that one place reads twice, too, one reading counts
+                    times = np.round(one / np.where(mine.reshape(-1) == 0, np.inf, mine.reshape(-1)))
+                    one = one / np.maximum(times, 1)
+                predicted.append(one.reshape(t.z.shape))
+            words = f"{{z}} gets what the {'last' if which else 'first'} of several places sends back, not their sum: "
+            words += "where windows overlap, or a row is read twice, use += (for indices np.add.at), not ="
+            yield from judged(t, kind, words, predicted)
+
+
 def _masked(tree: object, keep: object) -> object:
     number = iter(range(1000))
     return map_leaves(tree, lambda d: keep(next(number), np.asarray(d)))  # type: ignore[operator]
@@ -159,4 +194,4 @@ def signs(e: Evidence, t: Target) -> Iterator[Guess]:
         yield Guess("sign", t.name, f"{{z}} has the right size everywhere and the wrong sign in {wrong:.0%} of it")
 
 
-PLACES: tuple[Hypothesis, ...] = (some_indices, branch, restricted, signs)
+PLACES: tuple[Hypothesis, ...] = (some_indices, branch, restricted, one_of_several, signs)

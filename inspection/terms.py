@@ -38,6 +38,18 @@ def diagonal_along(e: Evidence, t: Target) -> Iterator[Guess]:
         ])
 
 
+def common_term(e: Evidence, t: Target) -> Iterator[Guess]:
+    """A softmax's correction that is wrong: off by a multiple of y along one axis."""
+    y = first(e.y)
+    if t.parameter or y.shape != t.z.shape or not np.isfinite(t.numeric[0]).all():
+        return
+    rest = [a - n for a, n in zip(t.analytic, t.numeric, strict=True)]
+    for axis in range(y.ndim):
+        if y.shape[axis] > 2 and _outside([_rows(r, y.shape, (axis,)) for r in rest], [_rows(y, y.shape, (axis,))]) < EXPLAINS:
+            words = f"{{z}} is off by a multiple of y along axis {axis}: the term that couples the outputs there is wrong, "
+            yield Guess("coupling", t.name, words + "for a softmax it is y * sum(dout * y)")
+
+
 def through_time(e: Evidence, t: Target) -> Iterator[Guess]:
     """Right as long as nothing comes from a later step: the recurrent path is broken."""
     x, y = first(e.inputs), first(e.y)
@@ -197,7 +209,26 @@ def other_stride(e: Evidence, t: Target) -> Iterator[Guess]:
             words = f"{{z}} puts window number o back {abs(change)} * o places too far {'on' if change > 0 else 'back'} "
             words += f"along axis {axis}: the stride of the backward is not that of the forward"
             predicted = [(d @ sheared.reshape(t.jacobian.shape)).reshape(t.z.shape) for d in e.flat_douts]
-            yield from judged(t, "stride", words, predicted)
+            for beyond in (0, 1, 2):
+                known = np.where(_padding(full, axis, change, beyond), np.nan, 0)
+                found = list(judged(t, "stride", words, [p + known for p in predicted]))
+                if found:
+                    yield found[0]
+                    break
+
+
+def _padding(full: Array, axis: int, change: int, beyond: int) -> Array:
+    """Where the parts of windows land that lay up to `beyond` places in the padding: nobody saw what is there."""
+    half = full.ndim // 2
+    n = full.shape[half + axis]
+    seen = np.moveaxis(np.abs(full), (axis, half + axis), (0, -1)).reshape(full.shape[axis], -1, n).max(axis=1) > 0
+    hidden = np.zeros(n, bool)
+    for o, row in enumerate(seen):
+        for edge, places in ((0, range(-beyond, 0)), (n - 1, range(n, n + beyond))):
+            for place in places if row[edge] else ():
+                if 0 <= place + o * change < n:
+                    hidden[place + o * change] = True
+    return hidden.reshape([-1 if i == axis else 1 for i in range(half)])
 
 
 def _moved(x: Array, by: int, axis: int) -> Array:
@@ -212,4 +243,4 @@ def _moved(x: Array, by: int, axis: int) -> Array:
     return out
 
 
-TERMS: tuple[Hypothesis, ...] = (statistics, diagonal_along, through_time, other_stride)
+TERMS: tuple[Hypothesis, ...] = (statistics, diagonal_along, common_term, through_time, other_stride)

@@ -335,7 +335,7 @@ BUGS = [
     Homework("factor 2", "x for 2 x", (lambda x: x**2, lambda d, x: d * x), (XS,)),
     Homework("coupling", "y (1 - y)", activation(softmax, lambda d, x, y: d * y * (1 - y)), (XS,)),
     Homework("coupling", "y (d - sum d)", activation(softmax, lambda d, x, y: y * (d - d.sum(1, keepdims=True))), (XS,)),
-    Homework("axis", "mean without 1/D", (lambda x: x.mean(1), lambda d, x: np.repeat(d[:, None], 4, 1)), (XS,)),
+    Homework("axis", "mean without 1/D", (lambda x: x.mean(1), lambda d, x: np.repeat(d[:, None], x.shape[1], 1)), (XS,)),
     Homework("shape", "not spread", (lambda x: x.sum(1), lambda d: d), (XS,)),
     Homework("transposed", "x^T", (lambda x: x.T * 1, lambda d: d), (normal(4, 4),), also=("local",)),
     Homework("swapped", "a b", (lambda a, b: a * b, lambda d, a, b: (d * a, d * b)), (XS, normal(5, 4))),
