@@ -16,7 +16,6 @@ from backhand.inspection.gradient_check import (
     GradientReport,
     as_float64,
     floats_where_differentiated,
-    forget_all,
     in_float64,
     leaves,
     map_leaves,
@@ -72,13 +71,17 @@ def check_gradients(
 
     Raises ValueError where there is no gradient to compare at all, TypeError where `layer` is none of the above.
     """
-    patient = as_patient(layer, inputs)
-    arrays = map_leaves(inputs, as_float64)
+    drawn = np.random.get_state()
     try:
-        arrays = floats_where_differentiated(patient, arrays)
-    except Exception:  # the check below meets the same trouble, and reports it
-        patient.zero_grad()
-    return _examined(patient, arrays, tolerance, {"step": step, "seed": rng, "most": most})
+        patient = as_patient(layer, inputs)
+        arrays = map_leaves(inputs, as_float64)
+        try:
+            arrays = floats_where_differentiated(patient, arrays)
+        except Exception:  # the check below meets the same trouble, and reports it
+            patient.zero_grad()
+        return _examined(patient, arrays, tolerance, {"step": step, "seed": rng, "most": most})
+    finally:
+        np.random.set_state(drawn)
 
 
 def as_patient(thing: Any, inputs: tuple[Any, ...]) -> Layer:
@@ -223,7 +226,7 @@ def _in_float32(e: Evidence) -> bool:
     """Whether forward computes in single precision, whatever it is given."""
     nudged = map_leaves(e.inputs, lambda x: x * (1 + 1e-9 * e.rng.standard_normal(x.shape)) if x.dtype.kind == "f" else x)
     y = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for _, leaf in leaves(e.forward(nudged))])
-    forget_all(e.layer)
+    e.forget()
     return bool(np.isfinite(y).all() and np.array_equal(y, y.astype(np.float32)) and len(np.unique(y)) > 2)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from backhand.inspection.gradient_check import (
     GradientRow,
-    forget_all,
     generators_of,
     input_gradients,
     leaves,
@@ -83,14 +82,17 @@ class Evidence:
         self.layer, self.inputs, self.step, self.most = layer, inputs, step, most
         self._generators = [(g, g.bit_generator.state) for g in generators_of(layer)]
         self._buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
-        self._global = np.random.get_state()
+        self._modules = list(layer.modules())
+        self._global: Any = np.random.get_state()
         self.rng = np.random.default_rng(seed)
         self.input_changed = ""
         self.dout_changed = False
         self.error: Exception | None = None
         self._grads: Any = None
         self.y = self.forward()
-        forget_all(layer)
+        self.forget()
+        if _same_state(self._global, np.random.get_state()):
+            self._global = None  # it does not draw from NumPy's own generator, and setting that back takes time
         self.flat_y = flat(self.y)
         self.douts = [map_leaves(self.y, lambda y: self.rng.standard_normal(np.shape(y))) for _ in range(douts)]
         found = [self._tried(dout) for dout in self.douts]
@@ -119,7 +121,13 @@ class Evidence:
             generator.bit_generator.state = state
         for buffer, value in self._buffers:
             buffer[...] = value
-        np.random.set_state(self._global)
+        if self._global is not None:
+            np.random.set_state(self._global)
+
+    def forget(self) -> None:
+        """Drop what a forward without a backward left saved."""
+        for each in self._modules:
+            each.forget()
 
     def forward(self, inputs: tuple[Any, ...] | None = None, restore: bool = True) -> Any:
         """y, from copies of the inputs; it is noted when the layer writes into them."""
@@ -135,8 +143,10 @@ class Evidence:
 
     def outputs(self) -> Array:
         """All numbers of y in one vector; nothing stays saved."""
-        y = flat(self.forward())
-        forget_all(self.layer)
+        self.restore()
+        with np.errstate(all="ignore"):
+            y = flat(self.layer.forward(*(map_leaves(self.inputs, np.array) if self.input_changed else self.inputs)))
+        self.forget()
         return y
 
     def gradients(self, dout: Any, inputs: tuple[Any, ...] | None = None) -> dict[str, Any]:
@@ -235,13 +245,17 @@ class Evidence:
                         self._variants.append(self.again(cut(self.inputs, axis, size)))
                         break
                     except Exception:  # it does not take that size
-                        forget_all(self.layer)
+                        self.forget()
         return self._variants
 
     @property
     def flat_douts(self) -> list[Array]:
         """The douts, each with all its numbers in one vector."""
         return [flat(dout) for dout in self.douts]
+
+
+def _same_state(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one[1], other[1]) and one[2:] == other[2:])
 
 
 def flat(tree: Any) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target, flat
 from backhand.inspection.findings import Guess
-from backhand.inspection.gradient_check import forget_all, map_leaves
+from backhand.inspection.gradient_check import map_leaves
 from backhand.inspection.hypotheses import Hypothesis, first, judged, ratio
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
@@ -284,7 +284,7 @@ def _one_use(e: Evidence, t: Target, child: Layer, only: int) -> list[Array]:
                 calls[0] = 0
                 t.z[at] = fixed[at] + way * e.step
                 ends.append(flat(e.forward()))
-                forget_all(e.layer)
+                e.forget()
             t.z[at] = fixed[at]
             columns.append((ends[0] - ends[1]) / (2 * e.step))
     jacobian = np.stack(columns, axis=1)
