@@ -11,7 +11,7 @@ from backhand.inspection.behaviour import misbehaviour, stochastic
 from backhand.inspection.borrowed import Borrowed
 from backhand.inspection.evidence import Evidence, cut
 from backhand.inspection.experiments import EXPERIMENTS, LAST
-from backhand.inspection.findings import ORDER, Finding, Guess, listed
+from backhand.inspection.findings import ORDER, Finding, Guess, sentence
 from backhand.inspection.gradient_check import (
     GradientReport,
     as_float64,
@@ -124,6 +124,7 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
     if names or behaviour:
         inner = None if isinstance(patient, Borrowed) else _in_a_child(patient, e, tolerance, options)
         report.findings = inner or diagnosed(_handy(e, names, report.tolerance), names, behaviour)
+        report.notes += _half_right(e, names)
         if names:
             report.example = _smallest(e, names, report.tolerance)
     return report
@@ -153,10 +154,11 @@ def diagnosed(e: Evidence, names: list[str], behaviour: list[Finding]) -> list[F
         kind = min(groups, key=lambda k: (-len({g.target for g in groups[k]} & rest), ORDER.index(k)))
         found = sorted(groups.pop(kind), key=lambda g: g.left)
         targets = [name for name in names if any(g.target == name for g in found)] or [found[0].target]
-        finding = Finding(kind, targets, found[0].words.format(z=listed(targets)), second=not rest & set(targets))
+        finding = Finding(kind, targets, sentence(found[0].words, targets), second=not rest & set(targets))
         rest -= set(targets)
         findings.append(finding)
     findings.sort(key=lambda f: f.second)
+    findings = [f for f in findings if not (f.second and f.kind in VAGUE)]
     if rest and e.error is None:
         findings.append(_unknown(e, [name for name in names if name in rest]))
     return findings + effects
@@ -176,6 +178,19 @@ def guessed(e: Evidence, target: Any) -> Iterator[Guess]:
             yield guess
 
 
+def _half_right(e: Evidence, names: list[str]) -> list[str]:
+    """What it means that only the inputs, or only the parameters, have a wrong gradient."""
+    if not names or len({t.parameter for t in e.targets}) < 2:
+        return []
+    wrong = {t.parameter for t in e.targets if t.name in names}
+    if wrong == {False}:
+        words = "the gradients of the parameters are right, so this layer would learn and those below it would not"
+        return [f"{words}: a training run hardly shows it; look at what backward returns"]
+    if wrong == {True}:
+        return ["dx is right, so the fault is in the lines that fill the gradients of the parameters"]
+    return []
+
+
 def _unknown(e: Evidence, names: list[str]) -> Finding:
     t = next(each for each in e.targets if each.name == names[0])
     a, n = np.stack(t.analytic), np.stack(t.numeric)
@@ -184,10 +199,10 @@ def _unknown(e: Evidence, names: list[str]) -> Finding:
     cosine = float(a @ n) / max(float(np.linalg.norm(a) * np.linalg.norm(n)), 1e-300)
     off = np.mean(np.abs(a - n) > 1e-6 * np.abs(n).max())
     words = (
-        f"{listed(names)} wrong in {off:.0%} of the numbers, in a way that no known fault explains (cosine with the "
+        f"{{z}} is wrong in {off:.0%} of the numbers, in a way that no known fault explains (cosine with the "
         f"right one {cosine:.3f}); go through the backward term by term, with the smallest example"
     )
-    return Finding("unknown", names, words)
+    return Finding("unknown", names, sentence(words, names))
 
 
 def _in_a_child(

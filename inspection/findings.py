@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,9 +122,23 @@ def left_over(target: Target, predicted: list[Array], tolerance: float = 0.01) -
 EXPLAINS = 0.01  # a hypothesis may leave that share of the disagreement
 
 
+_PLURAL = {"is": "are", "has": "have", "was": "were", "does": "do"}
+
+
 def listed(names: list[str]) -> str:
     """The gradients with these names, in words."""
-    words = [name if name.startswith("dx") else f"the gradient of {name}" for name in names]
-    if len(words) > 3:
-        words = [*words[:2], f"{len(words) - 2} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    inputs = [name for name in names if name.startswith("dx")]
+    others = [name for name in names if not name.startswith("dx")]
+    if len(others) > 3:
+        others = [*others[:2], f"{len(others) - 2} more"]
+    if others:
+        joined = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
+        inputs.append(f"the gradient{'s' if len(others) > 1 else ''} of {joined}")
+    return inputs[0] if len(inputs) == 1 else f"{', '.join(inputs[:-1])} and {inputs[-1]}"
+
+
+def sentence(words: str, names: list[str]) -> str:
+    """The words about these gradients: {z} becomes their names, and the verb after it agrees with their number."""
+    if len(names) > 1:
+        words = re.sub(r"\{z\} (\w+)", lambda m: "{z} " + _PLURAL.get(m[1], re.sub("(?<=[sx])es$|s$", "", m[1])), words)
+    return words.replace("{z}", listed(names))

@@ -158,7 +158,7 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
         return
     minus = " and has the wrong sign" if c < 0 else ""
     size = abs(c)
-    named = sure = False
+    found: list[tuple[bool, bool, Guess]] = []
     if math.isclose(size, 1, rel_tol=1e-5):
         yield Guess("sign", t.name, "{z} has the wrong sign")
         return
@@ -168,14 +168,17 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
                 follows = _follows(e, t, name, power, two)
                 if follows is False or (follows is None and two != 1):
                     continue
-                sure = sure or bool(follows)
                 lack = "is divided by" if power < 0 else "is too large by a factor of"
                 advice = "the mean is the loss's business alone: sum here" if power < 0 else "the 1/n of the mean is missing"
                 also = "" if two == 1 else f", and by another factor {two:g}"
-                yield Guess(kind, t.name, f"{{z}} {lack} {name} ({n:g}){also}{minus}; {advice}")
-                named = True
-    if sure:
+                words = f"{{z}} {lack} {name} ({n:g}){also}{minus}; {advice}"
+                found.append((bool(follows), two == 1, Guess(kind, t.name, words)))
+    for sure, plain, guess in found:
+        if (sure, plain) == max((s, p) for s, p, _ in found):
+            yield guess
+    if any(sure for sure, _, _ in found):
         return
+    named = bool(found)
     for power in (1, 2, 3, -1, -2, -3):
         if math.isclose(size, 2.0**power, rel_tol=1e-5):
             yield Guess("factor 2", t.name, f"{{z}} is {size:g} times what it should be{minus}")

@@ -1,4 +1,4 @@
-"""The command line: `backhand train`, `backhand summary`, `backhand plot`."""
+"""The command line: `backhand train`, `backhand summary`, `backhand plot`, `backhand check`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backhand import datasets, models
 from backhand.inspection import plot_history, save_loss_curve, style, summary
 from backhand.layers import Layer
 from backhand.losses import CrossEntropyLoss
-from backhand.training import optimizers, schedules
+from backhand.training import check_command, optimizers, schedules
 from backhand.training.batches import ArrayBatches
 from backhand.training.errors import TrainingError
 from backhand.training.history import History
@@ -51,10 +51,10 @@ class CommandError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 fine, 1 the training failed, 2 the call was wrong)."""
+    """Run the command line; returns the exit status (0 fine, 1 training failed or a check did, 2 the call was wrong)."""
     options = _parser().parse_args(argv)
     try:
-        options.run(options)
+        status: int | None = options.run(options)
     except TrainingError as error:
         return _complain(options.command, error, 1)
     except BrokenPipeError:  # whoever read what we print has gone (`| head`): there is nobody left to tell
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(options.command, f"that is too large for this machine ({error})", 2)
     except (CommandError, ValueError) as error:
         return _complain(options.command, error, 2)
-    return 0
+    return status or 0
 
 
 def _complain(command: str, problem: object, status: int) -> int:
@@ -313,11 +313,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--metric", help="draw one metric alone: loss, accuracy, lr, ...")
     command.add_argument("--smooth", type=_between(0, 1), default=0.0, help="smoothing, 0 to below 1 (%(default)s)")
     command.add_argument("--log", action="store_true", help="a logarithmic axis")
+
+    about = "check the gradients of your own layer, and say what is wrong"
+    check_command.add_arguments(
+        _command(commands, "check", check_command.check, about, check_command.ABOUT, check_command.EXAMPLES)
+    )
     return parser
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str, text: str, examples: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, text: str, examples: str
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
