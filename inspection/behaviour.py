@@ -24,7 +24,9 @@ def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Finding]:
             notes.append(words)
         else:
             yield Finding("dout changed", ["dx"], words)
-    if e.error is not None or not all(t.analytic[0] is not None and t.analytic[0].shape == t.z.shape for t in e.targets):
+    if e.error is not None or not all(
+        t.analytic[0] is not None and t.analytic[0].shape == t.z.shape for t in e.targets
+    ):
         return  # that comes first
     again = _redrawn(e)
     if again:
@@ -62,7 +64,9 @@ def _redrawn(e: Evidence) -> Finding | None:
     names = [n for n in answers[0] if not all(_close(answers[0][n], other[n]) for other in answers[1:])]
     if not names:
         return None
-    words = f"backward draws random numbers itself, so {listed(names)} belongs to another mask: keep the mask of forward"
+    words = (
+        f"backward draws random numbers itself, so {listed(names)} belongs to another mask: keep the mask of forward"
+    )
     return Finding("redrawn", names, words)
 
 
@@ -91,7 +95,7 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
     """Two forwards, then two backwards in reverse; for somebody's own class, one forward and backward after another."""
     other = map_leaves(e.inputs, lambda x: np.flip(x) * 0.75 if x.dtype.kind == "f" else np.flip(x))
     dout = e.douts[0]
-    own = isinstance(e.layer, Borrowed)
+    own = e.layer if isinstance(e.layer, Borrowed) else None
     try:
         e.clear()
         e.forward()
@@ -103,12 +107,12 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
     finally:
         e.clear()
     try:
-        if own:
+        if own is not None:
             order, wrong = "A second forward and backward gives", []
             a = e.gradients(dout)
             b = e.gradients(dout, other)
             e.restore()
-            unused = Evidence(e.layer.fresh(), other)
+            unused = Evidence(own.fresh(), other)
             second = unused.gradients(dout)
             wrong = [n for n in first if not _close(b[n], second[n])]
         else:
@@ -130,7 +134,7 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
             f"{order} another {listed(wrong)}: what forward keeps is mixed up (one slot, or in the wrong order); save() "
             "and saved() are a stack"
         )
-        if own:
+        if own is not None:
             words = f"{order} another {listed(wrong)}: something kept from an earlier forward is used"
         yield Finding("cache", wrong, words)
 

@@ -67,9 +67,7 @@ class Borrowed(Layer):
             self.owned[name] = Parameter(array)
             self.owned[name].data = array
         mine = {id(p.data) for p in self.owned.values()}
-        self.state = {
-            path: value.copy() for path, value in arrays_in(self.owner) if id(value) not in mine
-        }
+        self.state = {path: value.copy() for path, value in arrays_in(self.owner) if id(value) not in mine}
         self.generators = [g for _, g in members_of(self.owner, np.random.Generator)]
         return self
 
@@ -107,17 +105,22 @@ class Borrowed(Layer):
             if gradient is not None and np.shape(gradient) == parameter.shape:
                 parameter.grad = parameter.grad + np.asarray(gradient) * scale
             else:
-                parameter.grad = gradient if gradient is None else np.array(gradient)
+                wrong: Any = None if gradient is None else np.array(gradient)
+                parameter.grad = wrong
         if isinstance(result, tuple) and count == 1 and self.pair[0] in ("forward", "__call__"):
             result = result[0]  # the rest is what it also left on itself
-        return result if np.ndim(scale) == 0 and scale is not dout else map_leaves(result, lambda dx: None if dx is None else dx * scale)
+        return (
+            result
+            if np.ndim(scale) == 0 and scale is not dout
+            else map_leaves(result, lambda dx: None if dx is None else dx * scale)
+        )
 
     def forget(self, since: int = 0) -> None:
         self._calls.clear()
 
     def _method(self, which: int) -> Callable[..., Any]:
         method = self.pair[which] if self.owner is None else getattr(self.owner, self.pair[which])
-        return method  # type: ignore[no-any-return]
+        return method
 
     def _backward_takes(self) -> int:
         """How many arguments backward has to be given."""
@@ -218,7 +221,9 @@ def parameter_paths(owner: Any) -> dict[str, tuple[Path, Path]]:
     for path, array in arrays.items():
         if array.dtype.kind != "f" or id(array) in taken:
             continue
-        gradient = next((p for p in gradient_paths(path) if p != path and fetch(owner, p, NOTHING) is not NOTHING), None)
+        gradient = next(
+            (p for p in gradient_paths(path) if p != path and fetch(owner, p, NOTHING) is not NOTHING), None
+        )
         if gradient is not None:
             taken |= {id(array), id(fetch(owner, gradient))}
             name = ".".join(map(str, path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,7 +93,9 @@ def as_patient(thing: Any, inputs: tuple[Any, ...]) -> Layer:
     runs = hasattr(thing, "backward") and (hasattr(thing, "forward") or callable(thing))
     if isinstance(thing, type) or not (pair or runs):
         hint = f"; did you mean {thing.__name__}()?" if isinstance(thing, type) else ""
-        raise TypeError(f"expected a Layer, an object with forward and backward, or a pair (f, df), got {thing!r}{hint}")
+        raise TypeError(
+            f"expected a Layer, an object with forward and backward, or a pair (f, df), got {thing!r}{hint}"
+        )
     return Borrowed(thing).meet(map_leaves(inputs, as_float64))
 
 
@@ -205,9 +208,7 @@ def _unknown(e: Evidence, names: list[str]) -> Finding:
     return Finding("unknown", names, sentence(words, names))
 
 
-def _in_a_child(
-    patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]
-) -> list[Finding] | None:
+def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]) -> list[Finding] | None:
     """The findings of an inner layer, where one is at fault by itself: looked at with what it is given inside."""
     for name, child in patient.named_children():
         record: list[tuple[Any, ...]] = []
@@ -239,7 +240,7 @@ def _in_a_child(
 
 def _in_float32(e: Evidence) -> bool:
     """Whether forward computes in single precision, whatever it is given."""
-    nudged = map_leaves(e.inputs, lambda x: x * (1 + 1e-9 * e.rng.standard_normal(x.shape)) if x.dtype.kind == "f" else x)
+    nudged = map_leaves(e.inputs, functools.partial(_nudged, 1e-8, e.rng))
     y = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for _, leaf in leaves(e.forward(nudged))])
     e.forget()
     return bool(np.isfinite(y).all() and np.array_equal(y, y.astype(np.float32)) and len(np.unique(y)) > 2)
@@ -267,22 +268,24 @@ def _off_kinks(e: Evidence, names: list[str], tolerance: float) -> tuple[Evidenc
         return e, ""
     for scale in (0.1, 0.01, 0.001):
         for _ in range(2):
-            moved = map_leaves(
-                e.inputs,
-                lambda x, s=scale: (
-                    x + s * max(float(np.abs(x).mean()), 0.1) * e.rng.uniform(-1, 1, x.shape) if x.dtype.kind == "f" else x
-                ),
-            )
             try:
-                other = e.again(moved)
+                other = e.again(map_leaves(e.inputs, functools.partial(_nudged, scale, e.rng)))
             except Exception:  # such numbers it does not take
                 e.clear()
                 continue
             left = other.failing(tolerance)
             if not left or not _kink(other, left):
                 how = "there the gradients agree" if not left else "there they differ too"
-                return other, f"{at}: a kink or a tie, where there is no derivative; all points moved by up to {scale:g} of their size, {how}"
+                moved = f"all points moved by up to {scale:g} of their size, {how}"
+                return other, f"{at}: a kink or a tie, where there is no derivative; {moved}"
     return e, ""
+
+
+def _nudged(scale: float, rng: np.random.Generator, x: Any) -> Any:
+    """Float numbers moved at random, by up to `scale` of their size."""
+    if x.dtype.kind != "f":
+        return x
+    return x + scale * max(float(np.abs(x).mean()), 0.1) * rng.uniform(-1, 1, x.shape)
 
 
 def _kink(e: Evidence, names: list[str]) -> str:
@@ -356,8 +359,9 @@ def _smallest(e: Evidence, names: list[str], tolerance: float) -> str:
                 e = smaller
                 break
     t = next(each for each in e.targets if each.name == name)
-    lines = [f"  smallest example: {', '.join(_shown(f'x{i}' if len(e.inputs) > 1 else 'x', x) for i, x in enumerate(e.inputs))}"]
-    if np.ndim(e.douts[0]) or not isinstance(e.layer, Loss):
+    given = [_shown(f"x{i}" if len(e.inputs) > 1 else "x", x) for i, x in enumerate(e.inputs)]
+    lines = [f"  smallest example: {', '.join(given)}"]
+    if e.flat_y.size > 1 or not isinstance(e.layer, Loss):
         lines.append(f"      {_shown('dout', e.douts[0])}")
     label = name if name.startswith("dx") else f"d{name}"
     lines.append(f"      {_shown(label, t.analytic[0])}, from backward")
@@ -377,4 +381,3 @@ def _shown(name: str, x: Any) -> str:
         return f"{name} = {' '.join(text.split())}"
     first = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:4])
     return f"{name} of shape {x.shape} = {first}, ..."
-

@@ -197,7 +197,7 @@ class Evidence:
         keep = self.flat_y.size * len(entries) <= MOST_NUMBERS
         jacobian = np.empty((self.flat_y.size, len(entries))) if keep else None
         for i, entry in enumerate(entries):
-            column = self.slope(z, entry, self.step)
+            column = self.slope(z, int(entry), self.step)
             numeric[:, i] = flat_douts @ column
             if jacobian is not None:
                 jacobian[:, i] = column

@@ -12,6 +12,7 @@ from backhand.inspection.evidence import Evidence, Target, flat
 from backhand.inspection.findings import Guess
 from backhand.inspection.gradient_check import map_leaves
 from backhand.inspection.hypotheses import Hypothesis, first, judged, ratio
+from backhand.inspection.places import one_of_several
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
@@ -21,7 +22,7 @@ from backhand.layers.parameter import Array
 def other_weight(e: Evidence, t: Target) -> Iterator[Guess]:
     """Right for another value of a parameter: transposed, flipped, left out."""
     for each in e.targets:
-        if not each.parameter or each is t or e.layer.children and any(e.layer.children()):
+        if not each.parameter or each is t or any(e.layer.children()):
             continue
         for kind, words, value in _versions(each):
             with _replaced(each.z, value):
@@ -49,15 +50,24 @@ def routed_everywhere(e: Evidence, t: Target) -> Iterator[Guess]:
     y = first(e.y)
     if t.parameter or not t.whole or t.jacobian is None or e.flat_y.size != y.size or t.z.size < 3:
         return
+    reached = _reach(e, t)
+    yield from one_of_several(e, t, reached)
+    if not (reached & (np.abs(t.jacobian) <= 1e-9)).any():
+        return
+    words = (
+        "{z} is dout, handed on to every input that an output looks at: the local gradient (which one was the largest) "
+    )
+    yield from judged(t, "local", words + "is forgotten", [t.spread(d @ reached) for d in e.flat_douts])
+
+
+def _reach(e: Evidence, t: Target) -> Array:
+    """Which numbers of y can depend on which of z: where dy/dz is not 0 for some order of the numbers in z."""
     reached, here = np.abs(t.jacobian) > 1e-9, t.z.copy()
     for _ in range(8):
         with _replaced(t.z, e.rng.permutation(here.reshape(-1)).reshape(here.shape)):
             for i, entry in enumerate(t.entries):
-                reached[:, i] |= np.abs(e.slope(t.z, entry, e.step)) > 1e-9
-    if not (reached & (np.abs(t.jacobian) <= 1e-9)).any():
-        return
-    words = "{z} is dout, handed on to every input that an output looks at: the local gradient (which one was the largest) "
-    yield from judged(t, "local", words + "is forgotten", [t.spread(d @ reached) for d in e.flat_douts])
+                reached[:, i] |= np.abs(e.slope(t.z, int(entry), e.step)) > 1e-9
+    return reached
 
 
 def _versions(each: Target) -> Iterator[tuple[str, str, Array]]:
@@ -68,7 +78,11 @@ def _versions(each: Target) -> Iterator[tuple[str, str, Array]]:
             yield "transposed weight", words, np.swapaxes(w, i, i + 1).copy()
     for axes in (tuple(range(2, w.ndim)), *((a,) for a in range(2, w.ndim))):
         if w.ndim > 2 and any(w.shape[a] > 1 for a in axes):
-            yield "flipped", "{z} is computed with the kernel {p} flipped along its spatial axes", np.flip(w, axes).copy()
+            yield (
+                "flipped",
+                "{z} is computed with the kernel {p} flipped along its spatial axes",
+                np.flip(w, axes).copy(),
+            )
     if not np.allclose(w, 1):
         yield "parameter left out", "{z} is computed as if {p} were 1: {p} is left out of it", np.ones_like(w)
     yield "parameter left out", "{z} is computed as if {p} were 0: its way is left out", np.zeros_like(w)
@@ -117,7 +131,7 @@ def elementwise(e: Evidence, t: Target) -> Iterator[Guess]:
         return np.array(columns).reshape(y.shape)
 
     options: list[tuple[str, Callable[[], Array]]] = [
-        ("local gradient * local gradient: it is applied twice", lambda: local * local),
+        ("the local gradient * the local gradient: it is applied twice", lambda: local * local),
         ("1 / the local gradient", lambda: np.where(local == 0, np.nan, 1 / np.where(local == 0, 1, local))),
         ("the output y for the local gradient", lambda: y),
         ("the input x for the local gradient", lambda: x),
@@ -203,7 +217,9 @@ def without_a_child(e: Evidence, t: Target) -> Iterator[Guess]:
             if id(t.z) in owned and calls > 1:
                 for only in (0, calls - 1):
                     end = "first" if only == 0 else "last"
-                    words = f"{{z}} counts the {end} of the {calls} uses of {name} only: the uses of a shared weight add "
+                    words = (
+                        f"{{z}} counts the {end} of the {calls} uses of {name} only: the uses of a shared weight add "
+                    )
                     words += "up, parameter.grad += ..."
                     yield from judged(t, "shared weights", words, _one_use(e, t, child, only))
             continue

@@ -47,6 +47,7 @@ ORDER = (
     "coupling",
     "recurrent",
     "branch",
+    "target",
     "last sample",
     "overlap",
     "one of several",

@@ -85,7 +85,9 @@ class GradientReport:
                 f"{row.analytic:>12.4g} {row.numeric:>12.4g}  {row.verdict}"
             )
         for i, finding in enumerate(self.findings):
-            lines += _paragraph("  likely: " if i == 0 else "      or: " if finding.second else "     and: ", str(finding))
+            lines += _paragraph(
+                "  likely: " if i == 0 else "      or: " if finding.second else "     and: ", str(finding)
+            )
         for note in self.notes:
             lines += _paragraph("  note: ", note)
         return "\n".join(lines + ([self.example] if self.example else []))

@@ -81,7 +81,9 @@ def goes_one_way(e: Evidence, axis: int) -> bool:
     return bool((below > tiny) != (above > tiny))
 
 
-def blocks_along(jacobian: Array, y: tuple[int, ...], x: tuple[int, ...], axis: int, x_axis: int | None = None) -> Array:
+def blocks_along(
+    jacobian: Array, y: tuple[int, ...], x: tuple[int, ...], axis: int, x_axis: int | None = None
+) -> Array:
     """The largest |dy/dx| for each place in y and place in x along an axis."""
     full = np.abs(jacobian).reshape(*y, *x)
     keep = (axis, len(y) + (axis if x_axis is None else x_axis))
@@ -136,7 +138,10 @@ def constants(e: Evidence) -> dict[str, float]:
                 found |= {f"(1 - {name})": 1 - value, f"1/(1 - {name})": 1 / (1 - value)}
     x = first_input(e)
     if x.ndim:
-        found |= {"sqrt(d), d the last axis of x": x.shape[-1] ** 0.5, "1/sqrt(d), d the last axis of x": x.shape[-1] ** -0.5}
+        found |= {
+            "sqrt(d), d the last axis of x": x.shape[-1] ** 0.5,
+            "1/sqrt(d), d the last axis of x": x.shape[-1] ** -0.5,
+        }
     return found
 
 
@@ -169,7 +174,9 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
                 if follows is False or (follows is None and two != 1):
                     continue
                 lack = "is divided by" if power < 0 else "is too large by a factor of"
-                advice = "the mean is the loss's business alone: sum here" if power < 0 else "the 1/n of the mean is missing"
+                advice = (
+                    "the mean is the loss's business alone: sum here" if power < 0 else "the 1/n of the mean is missing"
+                )
                 also = "" if two == 1 else f", and by another factor {two:g}"
                 words = f"{{z}} {lack} {name} ({n:g}){also}{minus}; {advice}"
                 found.append((bool(follows), two == 1, Guess(kind, t.name, words)))
@@ -267,7 +274,9 @@ def turned(e: Evidence, t: Target) -> Iterator[Guess]:
     n = t.numeric
     for i, j in itertools.combinations(range(t.z.ndim), 2):
         if t.z.shape[i] == t.z.shape[j]:
-            words = f"{{z}} is transposed (axes {i} and {j}); the shape does not show it, because both are {t.z.shape[i]}"
+            words = (
+                f"{{z}} is transposed (axes {i} and {j}); the shape does not show it, because both are {t.z.shape[i]}"
+            )
             yield from judged(t, "transposed", words, [np.swapaxes(each, i, j) for each in n])
     for axis in range(t.z.ndim):
         for count in (2, 3, 4):

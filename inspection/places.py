@@ -28,11 +28,15 @@ def some_indices(e: Evidence, t: Target) -> Iterator[Guess]:
         what = {"batch": "sample", "time": "step"}.get(role, f"place along axis {axis}")
         if len(good) == 1 and size > 2 and good[0] in (0, size - 1) and role in ("batch", "time", ""):
             end = "last" if good[0] else "first"
-            words = f"{{z}} is right for the {end} {what} only, and {how} for the others: is something set in a loop (=) "
+            words = (
+                f"{{z}} is right for the {end} {what} only, and {how} for the others: is something set in a loop (=) "
+            )
             yield Guess("last sample", t.name, words + "that has to be kept or added for each?")
         elif set(bad) <= {0, size - 1} and size > 2:
             ends = "both ends" if len(bad) == 2 else "the last place" if bad[0] else "the first place"
-            words = f"{{z}} is {how} at {ends} of axis {axis} and right elsewhere: a slice or a range ends one too early"
+            words = (
+                f"{{z}} is {how} at {ends} of axis {axis} and right elsewhere: a slice or a range ends one too early"
+            )
             yield Guess("edge", t.name, words)
         elif len(bad) == bad[-1] - bad[0] + 1 and len(bad) < size:
             words = f"{{z}} is {how} at {bad[0]} to {bad[-1]} of axis {axis} ({size} long) and right elsewhere"
@@ -85,7 +89,9 @@ def branch(e: Evidence, t: Target) -> Iterator[Guess]:
     passed = np.stack(t.analytic).any(axis=0)
     wanted = (np.abs(np.nan_to_num(np.stack(t.numeric))) > 1e-9).any(axis=0)
     if wanted.any() and not wanted.all() and (passed != wanted).all():
-        words = "{z} is let through exactly where it should be zero, and zero where it should pass: the mask is inverted"
+        words = (
+            "{z} is let through exactly where it should be zero, and zero where it should pass: the mask is inverted"
+        )
         yield Guess("branch", t.name, words)
         return
     if off.all() or not off.any():
@@ -94,9 +100,7 @@ def branch(e: Evidence, t: Target) -> Iterator[Guess]:
         bad, good = values[off], values[~off & matters]
         if not len(good) or min(len(bad), len(good)) < 2:
             continue
-        how = relation(
-            np.concatenate([x[off] for x in t.analytic]), np.concatenate([x[off] for x in t.numeric])
-        )
+        how = relation(np.concatenate([x[off] for x in t.analytic]), np.concatenate([x[off] for x in t.numeric]))
         if bad.max() < good.min() or bad.min() > good.max():
             low = bad.max() < good.min()
             a, b = (bad.max(), good.min()) if low else (good.max(), bad.min())
@@ -104,6 +108,27 @@ def branch(e: Evidence, t: Target) -> Iterator[Guess]:
             words = f"{{z}} is {how} where {name} is {'below' if low else 'above'} {at}, and right elsewhere: "
             yield Guess("branch", t.name, words + "that branch of the function has another slope (or mask)")
             return
+
+
+def at_target(e: Evidence, t: Target) -> Iterator[Guess]:
+    """Wrong just at the entries that a label points to."""
+    z = t.z
+    for _, leaf in leaves(e.inputs):
+        if leaf.dtype.kind not in "iu" or z.ndim < 2 or leaf.shape != (z.shape[0], *z.shape[2:]):
+            continue
+        if t.parameter or leaf.min() < 0 or leaf.max() >= z.shape[1]:
+            continue
+        pointed = np.moveaxis(np.arange(z.shape[1]) == leaf[..., None], -1, 1)
+        off = np.zeros(z.shape, bool)
+        for a, n in zip(t.analytic, t.numeric, strict=True):
+            off |= np.abs(np.nan_to_num(a - n)) > 1e-6 * float(np.nanmax(np.abs(n)))
+        for wrong, where in ((pointed, "at the right class (the label)"), (~pointed, "at all but the right class")):
+            if np.array_equal(off, wrong):
+                how = relation(
+                    np.concatenate([a[off] for a in t.analytic]), np.concatenate([n[off] for n in t.numeric])
+                )
+                words = f"{{z}} is {how} {where}, and right elsewhere: the term of the target (the - 1 of softmax - onehot) "
+                yield Guess("target", t.name, words + "is missing or wrong")
 
 
 def restricted(e: Evidence, t: Target) -> Iterator[Guess]:
@@ -138,8 +163,11 @@ def restricted(e: Evidence, t: Target) -> Iterator[Guess]:
                 yield from judged(t, "fork" if axis else "part", words, [t.pull(d) for d in only])
 
 
-def one_of_several(e: Evidence, t: Target) -> Iterator[Guess]:
-    """Of what several places of y send back to one number, only the last (or first) counts: = in a loop."""
+def one_of_several(e: Evidence, t: Target, reached: Array | None = None) -> Iterator[Guess]:
+    """Of what several places of y send back to one number, only the last (or first) counts: = in a loop.
+
+    reached : which numbers of y look at which of z; where it is not given, those that depend on it here
+    """
     y = first(e.y)
     if not t.whole or t.jacobian is None or e.flat_y.size != y.size or y.ndim < 1:
         return
@@ -156,6 +184,8 @@ def one_of_several(e: Evidence, t: Target) -> Iterator[Guess]:
                 sent = (t.jacobian * d[:, None]).reshape(*y.shape, -1).transpose(*order, y.ndim)
                 sent = sent.reshape(places, -1, t.z.size).sum(axis=1)
                 there = np.abs(sent) > 1e-9
+                if reached is not None:
+                    there = reached.reshape(*y.shape, -1).transpose(*order, y.ndim).reshape(places, -1, t.z.size).any(1)
                 last = places - 1 - there[::-1].argmax(0) if which else there.argmax(0)
                 one = np.take_along_axis(sent, last[None], 0)[0]
                 if lookup:  # of a row that one place reads twice, too, one reading counts
@@ -186,12 +216,10 @@ def _span(d: Array, axis: int, start: int, stop: int) -> Array:
 
 def signs(e: Evidence, t: Target) -> Iterator[Guess]:
     """The right size everywhere, the wrong sign here and there."""
-    left = left_over(
-        t, [np.abs(n) * np.where(a < 0, -1, 1) for a, n in zip(t.analytic, t.numeric, strict=True)]
-    )
+    left = left_over(t, [np.abs(n) * np.where(a < 0, -1, 1) for a, n in zip(t.analytic, t.numeric, strict=True)])
     if left <= EXPLAINS:
         wrong = np.mean([np.sign(a) != np.sign(n) for a, n in zip(t.analytic, t.numeric, strict=True)])
         yield Guess("sign", t.name, f"{{z}} has the right size everywhere and the wrong sign in {wrong:.0%} of it")
 
 
-PLACES: tuple[Hypothesis, ...] = (some_indices, branch, restricted, one_of_several, signs)
+PLACES: tuple[Hypothesis, ...] = (some_indices, branch, at_target, restricted, one_of_several, signs)

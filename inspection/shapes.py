@@ -28,7 +28,9 @@ def wrong_shape(e: Evidence, t: Target) -> Iterator[Guess]:
         bad = ~np.isfinite(np.stack(t.analytic)).all(axis=0)
         at = [int(i) for i in np.argwhere(bad)[0]]
         share = "everywhere" if bad.all() else f"at {at}" + (f" and {bad.sum() - 1} more" if bad.sum() > 1 else "")
-        words = f"{{z}} is not finite (NaN or infinite) {share}: look for 0/0, log(0), sqrt(0) or an overflow in backward"
+        words = (
+            f"{{z}} is not finite (NaN or infinite) {share}: look for 0/0, log(0), sqrt(0) or an overflow in backward"
+        )
         yield Guess("nan", t.name, words)
         return
     shape = f"{{z}} has shape {a.shape} and {'the parameter' if t.parameter else 'x'} has {t.z.shape}"

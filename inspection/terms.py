@@ -33,9 +33,12 @@ def diagonal_along(e: Evidence, t: Target) -> Iterator[Guess]:
             words += "what the later steps send back through the state is forgotten (add the dh of step t + 1)"
         else:
             words += "each output there depends on all inputs (as in softmax, or a sum), and those terms are forgotten"
-        yield from judged(t, "recurrent" if time else "coupling", words, [d @ kept for d in e.flat_douts] and [
-            (d @ kept).reshape(t.z.shape) for d in e.flat_douts
-        ])
+        yield from judged(
+            t,
+            "recurrent" if time else "coupling",
+            words,
+            [d @ kept for d in e.flat_douts] and [(d @ kept).reshape(t.z.shape) for d in e.flat_douts],
+        )
 
 
 def common_term(e: Evidence, t: Target) -> Iterator[Guess]:
@@ -45,8 +48,13 @@ def common_term(e: Evidence, t: Target) -> Iterator[Guess]:
         return
     rest = [a - n for a, n in zip(t.analytic, t.numeric, strict=True)]
     for axis in range(y.ndim):
-        if y.shape[axis] > 2 and _outside([_rows(r, y.shape, (axis,)) for r in rest], [_rows(y, y.shape, (axis,))]) < EXPLAINS:
-            words = f"{{z}} is off by a multiple of y along axis {axis}: the term that couples the outputs there is wrong, "
+        if (
+            y.shape[axis] > 2
+            and _outside([_rows(r, y.shape, (axis,)) for r in rest], [_rows(y, y.shape, (axis,))]) < EXPLAINS
+        ):
+            words = (
+                f"{{z}} is off by a multiple of y along axis {axis}: the term that couples the outputs there is wrong, "
+            )
             yield Guess("coupling", t.name, words + "for a softmax it is y * sum(dout * y)")
 
 
@@ -58,9 +66,9 @@ def through_time(e: Evidence, t: Target) -> Iterator[Guess]:
             continue
         names = [each.name for each in e.targets]
         early, late = np.zeros_like(y), np.zeros_like(y)
-        place = (slice(None),) * axis
-        early[(*place, 0)] = first(e.douts[0])[(*place, 0)]
-        late[(*place, -1)] = first(e.douts[0])[(*place, -1)]
+        dout = np.moveaxis(first(e.douts[0]), axis, 0)
+        np.moveaxis(early, axis, 0)[0] = dout[0]
+        np.moveaxis(late, axis, 0)[-1] = dout[-1]
         right = {}
         for when, dout in (("early", early), ("late", late)):
             found = e.gradients(dout)
@@ -147,9 +155,7 @@ def groupings(e: Evidence, z: Array) -> Iterator[tuple[tuple[int, ...], tuple[in
     shapes = [z.shape]
     if z.ndim > 1:
         channels = z.shape[1]
-        shapes += [
-            (z.shape[0], g, channels // g, *z.shape[2:]) for g in range(2, channels) if channels % g == 0
-        ]
+        shapes += [(z.shape[0], g, channels // g, *z.shape[2:]) for g in range(2, channels) if channels % g == 0]
     for shape in shapes:
         for k in range(1, len(shape) + 1):
             for axes in itertools.combinations(range(len(shape)), k):
@@ -206,7 +212,9 @@ def other_stride(e: Evidence, t: Target) -> Iterator[Guess]:
                 row = np.take(full, o, axis)
                 moved = _moved(row, o * change, y.ndim - 1 + axis)
                 sheared[(slice(None),) * axis + (o,)] = moved
-            words = f"{{z}} puts window number o back {abs(change)} * o places too far {'on' if change > 0 else 'back'} "
+            words = (
+                f"{{z}} puts window number o back {abs(change)} * o places too far {'on' if change > 0 else 'back'} "
+            )
             words += f"along axis {axis}: the stride of the backward is not that of the forward"
             predicted = [(d @ sheared.reshape(t.jacobian.shape)).reshape(t.z.shape) for d in e.flat_douts]
             for beyond in (0, 1, 2):

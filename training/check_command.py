@@ -57,7 +57,8 @@ def check(options: argparse.Namespace) -> int:
         except Exception as error:
             shapes = " and ".join(str(x.shape) for x in inputs)
             raise CheckError(f"{name} does not take an input of shape {shapes}: {_said(error)}") from error
-    print(f"x of shape {' and '.join(str(x.shape) for x in inputs)}" + ("" if options.input else " (choose with --input)"))
+    shapes = " and ".join(str(x.shape) for x in inputs)
+    print(f"x of shape {shapes}{'' if options.input else ' (choose with --input)'}")
     print(report)
     return 0 if report else 1
 
@@ -163,7 +164,8 @@ def guessed(thing: Any, seed: int, name: str) -> tuple[Array, ...]:
 def _weights(thing: Any) -> list[Array]:
     owned = list(vars(thing).values()) if hasattr(thing, "__dict__") else []
     owned += [v for each in owned if isinstance(each, dict) for v in each.values()]
-    return [v.data if isinstance(v, Parameter) else v for v in owned if isinstance(v, (np.ndarray, Parameter)) and v.size]
+    arrays = [v.data if isinstance(v, Parameter) else v for v in owned]
+    return [v for v in arrays if isinstance(v, np.ndarray) and v.size]
 
 
 def _said(error: BaseException) -> str:

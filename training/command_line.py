@@ -51,7 +51,7 @@ class CommandError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 fine, 1 training failed or a check did, 2 the call was wrong)."""
+    """Run the command line; returns the exit status (0 fine, 1 training or a check failed, 2 the call was wrong)."""
     options = _parser().parse_args(argv)
     try:
         status: int | None = options.run(options)

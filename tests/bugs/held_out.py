@@ -153,11 +153,17 @@ def scattered_once(layer: Layer) -> Layer:
 
 
 BUGS = [
-    *(Bug("sign", "sign", name, times(-1)) for name in ("Mish", "L1Loss", "GRUCell", "PixelShuffle", "PairwiseDistance")),
+    *(
+        Bug("sign", "sign", name, times(-1))
+        for name in ("Mish", "L1Loss", "GRUCell", "PixelShuffle", "PairwiseDistance")
+    ),
     *(Bug("sign", "sign of the weights", name, times(-1, dx=False)) for name in ("Conv3d", "EmbeddingBag")),
     *(Bug("factor 2", "twice", name, times(2)) for name in ("Softsign", "LayerNorm images", "KLDivLoss", "LPPool1d")),
     *(Bug("factor 2", "half of dx", name, times(0.5, dw=False)) for name in ("BatchNorm3d", "Unroll LSTM")),
-    *(Bug("batch", "1/N in dx", name, by_size(-1, dw=False)) for name in ("LogSigmoid", "ConvTranspose2d", "Hardswish")),
+    *(
+        Bug("batch", "1/N in dx", name, by_size(-1, dw=False))
+        for name in ("LogSigmoid", "ConvTranspose2d", "Hardswish")
+    ),
     *(Bug("batch", "1/N in dw", name, by_size(-1, dx=False)) for name in ("GRUCell", "InstanceNorm2d", "EmbeddingBag")),
     *(Bug("batch", "no 1/N", name, by_size(1)) for name in ("NLLLoss", "KLDivLoss")),
     *(Bug("elements", "no mean", name, by_size(1, slice(None))) for name in ("HuberLoss", "L1Loss")),
@@ -211,11 +217,24 @@ BUGS = [
     Bug("recurrent", "dh not carried", "Unroll LSTM", recurrent_zero),
     Bug("shared weights", "dW[x] = dout", "Embedding", scattered_once, also=("overwrites",)),
     Bug("shared weights", "dW[x] = dout", "EmbeddingBag", scattered_once, also=("overwrites",)),
-    Bug("transposed weight", "U transposed", "RNNCell square", in_backward(lambda s: s.weight_hh, "data", np.transpose)),
-    Bug("transposed weight", "W transposed", "Bilinear square", in_backward(lambda s: s.weight, "data", lambda w: w.swapaxes(1, 2))),
+    Bug(
+        "transposed weight", "U transposed", "RNNCell square", in_backward(lambda s: s.weight_hh, "data", np.transpose)
+    ),
+    Bug(
+        "transposed weight",
+        "W transposed",
+        "Bilinear square",
+        in_backward(lambda s: s.weight, "data", lambda w: w.swapaxes(1, 2)),
+    ),
     Bug("parameter left out", "no gamma", "InstanceNorm2d", in_backward(lambda s: s.weight, "data", np.ones_like)),
     Bug("parameter left out", "no gamma", "LayerNorm images", in_backward(lambda s: s.weight, "data", np.ones_like)),
-    Bug("transposed weight", "inside", "Sequential", inside(0, in_backward(lambda s: s.weight, "data", np.negative)), also=("sign",)),
+    Bug(
+        "transposed weight",
+        "inside",
+        "Sequential",
+        inside(0, in_backward(lambda s: s.weight, "data", np.negative)),
+        also=("sign",),
+    ),
     Bug("mask from dout", "inside", "Sequential", inside(1, mask_of_dout())),
     Bug("batch", "inside", "Sequential", inside(2, by_size(-1))),
     Bug("local", "inside", "Residual norm", lambda layer: inside(2, forgets_local)(layer.body) and layer),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from backhand.layers import Layer
-from backhand.layers.normalization import mean_over, standardize, sum_over
-from tests.bugs import Bug, changed, in_backward, remembering, swapped, tree, wrong
+from backhand.layers.normalization import mean_over, standardize
+from tests.bugs import Bug, changed, in_backward, remembering, swapped, wrong
 
 # ---------------------------------------------------------------------- weights and shapes
 
@@ -55,8 +55,6 @@ def added_unsummed(layer: Layer) -> Layer:
 
 def not_unbroadcast(layer: Layer) -> Layer:
     """Every input of a gate gets a gradient of the output's shape."""
-    from backhand.layers.gates import Gate  # noqa: PLC0415
-
     name = type(layer).__name__
 
     def backward(self: Layer, right: Any, inputs: Any, dout: Any) -> Any:
@@ -65,7 +63,6 @@ def not_unbroadcast(layer: Layer) -> Layer:
             return dout, dout + 0
         return dout * inputs[1], dout * inputs[0]
 
-    assert isinstance(layer, Gate)
     return remembering(layer, backward)
 
 
@@ -218,9 +215,8 @@ def not_carried(layer: Layer) -> Layer:
 
         def backward(self: Layer, dout: Any) -> Any:
             self.saved()
-            return np.stack([self.cell.backward(d) if i == 0 else self.cell.backward(d)[0] for i, d in _last(dout)])[
-                ::-1
-            ]
+            steps = range(len(dout))[::-1]
+            return np.stack([self.cell.backward(dout[t])[0] if t else self.cell.backward(dout[t]) for t in steps])[::-1]
 
         return wrong(layer, backward=backward)
     cls = type(layer)
@@ -235,14 +231,6 @@ def not_carried(layer: Layer) -> Layer:
             return cls.backward(self, dout)
 
     return wrong(layer, step_back=step_back, backward=backward)
-
-
-def _last(dout: Any) -> Any:
-    """The steps from the last to the first; the cell of the first step takes no state."""
-    steps = len(dout)
-    return [(steps - 1 - i, dout[i]) for i in reversed(range(steps))] and [
-        (i, d) for i, d in zip(reversed(range(steps)), dout[::-1], strict=True)
-    ]
 
 
 # ---------------------------------------------------------------------- forks and shared weights
@@ -411,7 +399,9 @@ BUGS = [
     Bug("local", "y (1 - y) forgotten", "Sigmoid", formula(lambda d, x, y: d * y), also=("elementwise",)),
     Bug("elementwise", "taken at x for y", "Tanh", formula(lambda d, x, y: d * (1 - x * x))),
     Bug("elementwise", "taken at y for x", "Sigmoid", formula(lambda d, x, y: d * sigmoid(y) * (1 - sigmoid(y)))),
-    Bug("elementwise", "taken at y for x", "SiLU", formula(lambda d, x, y: d * sigmoid(y) * (1 + y * (1 - sigmoid(y))))),
+    Bug(
+        "elementwise", "taken at y for x", "SiLU", formula(lambda d, x, y: d * sigmoid(y) * (1 + y * (1 - sigmoid(y))))
+    ),
     Bug("elementwise", "twice the local", "Tanh", formula(lambda d, x, y: d * (1 - y * y) ** 2)),
     Bug("elementwise", "1 / local", "Reciprocal", formula(lambda d, x, y: -d * x * x)),
     Bug("branch", "no slope below 0", "LeakyReLU", formula(lambda d, x, y: d * (x > 0))),
@@ -420,4 +410,3 @@ BUGS = [
     Bug("own value", "weight decay", "Linear", decayed),
     Bug("own value", "weight decay", "Conv1d", decayed),
 ]
-_ = sum_over, tree

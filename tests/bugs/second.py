@@ -73,7 +73,10 @@ def window_overwritten(layer: Layer) -> Layer:
 BUGS: list[Any] = [
     *(Bug("sign", "sign", n, times(-1)) for n in ("CELU", "Unfold", "GaussianNLLLoss", "Conv1d groups")),
     *(Bug("factor 2", "twice", n, times(2)) for n in ("InstanceNorm3d", "GRU deep", "Upsample linear")),
-    *(Bug("batch", "1/N", n, by_size(-1)) for n in ("Hardsigmoid", "Conv1d dilated", "GroupNorm images", "ConstantPad2d")),
+    *(
+        Bug("batch", "1/N", n, by_size(-1))
+        for n in ("Hardsigmoid", "Conv1d dilated", "GroupNorm images", "ConstantPad2d")
+    ),
     Bug("batch", "no 1/N", "TripletMarginLoss", by_size(1)),
     Bug("batch", "no 1/N", "CrossEntropyLoss smooth", by_size(1)),
     Bug("elements", "no mean", "GaussianNLLLoss", by_size(1, slice(None))),
@@ -81,10 +84,19 @@ BUGS: list[Any] = [
     Bug("space", "1/pixels", "AdaptiveAvgPool2d", by_size(-1, slice(2, None))),
     *(Bug("last sample", "last of dx", n, changed(only_last)) for n in ("ReLU6", "GroupNorm images", "Conv1d groups")),
     *(Bug("overwrites", "=", n, overwrites) for n in ("GRU deep", "Conv1d groups", "MultiheadAttention one")),
-    *(Bug("cache", "one slot", n, one_slot) for n in ("ReLU6", "Conv1d dilated", "MaxPool1d overlapping", "GroupNorm images")),
+    *(
+        Bug("cache", "one slot", n, one_slot)
+        for n in ("ReLU6", "Conv1d dilated", "MaxPool1d overlapping", "GroupNorm images")
+    ),
     *(Bug("cache", "queue", n, first_in_first_out) for n in ("LSTM state", "CELU", "TripletMarginLoss")),
-    *(Bug("local", "dx = dout", n, forgets_local) for n in ("CELU", "Softplus sharp", "InstanceNorm3d", "AvgPool1d padded")),
-    *(Bug("mask from dout", "dout > 0", n, mask_of_dout(s)) for n, s in (("ReLU6", 0), ("Hardsigmoid", 0), ("CELU", 0.5))),
+    *(
+        Bug("local", "dx = dout", n, forgets_local)
+        for n in ("CELU", "Softplus sharp", "InstanceNorm3d", "AvgPool1d padded")
+    ),
+    *(
+        Bug("mask from dout", "dout > 0", n, mask_of_dout(s))
+        for n, s in (("ReLU6", 0), ("Hardsigmoid", 0), ("CELU", 0.5))
+    ),
     *(
         Bug("shifted", f"{by:+d}", n, shifted(by))
         for n in ("Conv1d groups", "Conv1d dilated", "AvgPool1d padded", "ConstantPad2d", "Unfold")
@@ -93,10 +105,17 @@ BUGS: list[Any] = [
     Bug("zero", "one gate", "LSTM state", one_gate(1, 4, 0), also=("part",)),
     Bug("sign", "one gate", "GRU", one_gate(2, 3, -1), also=("part",)),
     Bug("overlap", "window =", "MaxPool1d overlapping", window_overwritten),
-    Bug("parameter left out", "no gamma", "BatchNorm1d over time", in_backward(lambda s: s.weight, "data", np.ones_like)),
+    Bug(
+        "parameter left out", "no gamma", "BatchNorm1d over time", in_backward(lambda s: s.weight, "data", np.ones_like)
+    ),
     Bug("parameter left out", "no gamma", "GroupNorm images", in_backward(lambda s: s.weight, "data", np.ones_like)),
     Bug("flipped", "kernel flipped", "Conv1d dilated", in_backward(lambda s: s.weight, "data", lambda w: w[..., ::-1])),
-    Bug("transposed", "dW transposed", "MultiheadAttention one", lambda a: changed(None, lambda g: g.T if g.shape == (4, 4) else g)(a)),
+    Bug(
+        "transposed",
+        "dW transposed",
+        "MultiheadAttention one",
+        lambda a: changed(None, lambda g: g.T if g.shape == (4, 4) else g)(a),
+    ),
 ]
 
 # ---------------------------------------------------------------------- homework
@@ -228,11 +247,19 @@ BUGS += [
     Homework("constant", "attention scale forgotten", made(Attention, scale_back=False), Q, also=("factor 2",)),
     Homework("batch", "softmax loss without 1/N", made(SoftmaxLoss, divide=False), SCORES),
     Homework("target", "softmax loss without the one", made(SoftmaxLoss, target=False), SCORES),
-    Homework("branch", "two layers without a mask", made(TwoLayers, mask=lambda s: 1), (normal(4, 3),), also=("local",)),
+    Homework(
+        "branch", "two layers without a mask", made(TwoLayers, mask=lambda s: 1), (normal(4, 3),), also=("local",)
+    ),
     Homework("elementwise", "softplus with y", activation(lambda x: np.log1p(np.exp(x)), lambda d, x, y: d * y), (X6,)),
     Homework("sign", "minus", (lambda a, b: a - b, lambda d: (d, d)), (X6, normal(5, 6))),
     Homework("unbroadcast", "scale", (lambda x, s: x * s, lambda d, x, s: (d * s, d * x)), (X6, normal(5, 1))),
     Homework("shape", "mean of all", (lambda x: x.mean(), lambda d, x: d / x.size), (X6,)),
-    Homework("edge", "difference", (lambda x: x[:, 1:] - x[:, :-1], lambda d: np.pad(-d, ((0, 0), (0, 1)))), (X6,), also=("fork",)),
+    Homework(
+        "edge",
+        "difference",
+        (lambda x: x[:, 1:] - x[:, :-1], lambda d: np.pad(-d, ((0, 0), (0, 1)))),
+        (X6,),
+        also=("fork",),
+    ),
     Homework("shifted", "slice", (lambda x: x[:, 2:] * 1, lambda d: np.pad(d, ((0, 0), (1, 1)))), (X6,)),
 ]

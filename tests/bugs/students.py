@@ -301,9 +301,13 @@ CASES = [
     Homework("", "dropout", Dropout, (XS,)),
     Homework("", "block", Block, (XS,)),
     Homework("", "functions", right_functions(), (XS,)),
-    Homework("", "relu at 0", activation(lambda x: np.maximum(x, 0), lambda d, x, y: d * (x > 0)), (np.array([0.0, 1, -1]),)),
+    Homework(
+        "", "relu at 0", activation(lambda x: np.maximum(x, 0), lambda d, x, y: d * (x > 0)), (np.array([0.0, 1, -1]),)
+    ),
     Homework("", "sigmoid", activation(sigmoid, lambda d, x, y: d * y * (1 - y)), (XS,)),
-    Homework("", "single precision", activation(lambda x: np.tanh(x.astype("f")), lambda d, x, y: d * (1 - y * y)), (XS,)),
+    Homework(
+        "", "single precision", activation(lambda x: np.tanh(x.astype("f")), lambda d, x, y: d * (1 - y * y)), (XS,)
+    ),
 ]
 BUGS = [
     Homework("transposed weight", "dx = dout W", affine(dx=lambda s, d: d @ s.W, base=Square), (XS,)),
@@ -312,7 +316,9 @@ BUGS = [
     Homework("missing sum", "db = dout", affine(db=lambda s, d: d), (X,)),
     Homework("shape", "db one number", affine(db=lambda s, d: d.sum()), (X,)),
     Homework("shape", "db over the wrong axis", affine(db=lambda s, d: d.sum(1)), (X,)),
-    Homework("wrong axis", "db over the wrong axis, square", affine(db=lambda s, d: d.sum(1), base=Square), (normal(4, 4),)),
+    Homework(
+        "wrong axis", "db over the wrong axis, square", affine(db=lambda s, d: d.sum(1), base=Square), (normal(4, 4),)
+    ),
     Homework("batch", "all by N", affine(dW=lambda s, d: s.x.T @ d / len(d), db=lambda s, d: d.mean(0)), (X,)),
     Homework("batch", "db by N", affine(db=lambda s, d: d.mean(0)), (X,)),
     Homework("sign", "dW", affine(dW=lambda s, d: -s.x.T @ d), (X,)),
@@ -334,8 +340,12 @@ BUGS = [
     Homework("upstream", "dout forgotten", (lambda x: x**2, lambda d, x: 2 * x), (XS,)),
     Homework("factor 2", "x for 2 x", (lambda x: x**2, lambda d, x: d * x), (XS,)),
     Homework("coupling", "y (1 - y)", activation(softmax, lambda d, x, y: d * y * (1 - y)), (XS,)),
-    Homework("coupling", "y (d - sum d)", activation(softmax, lambda d, x, y: y * (d - d.sum(1, keepdims=True))), (XS,)),
-    Homework("axis", "mean without 1/D", (lambda x: x.mean(1), lambda d, x: np.repeat(d[:, None], x.shape[1], 1)), (XS,)),
+    Homework(
+        "coupling", "y (d - sum d)", activation(softmax, lambda d, x, y: y * (d - d.sum(1, keepdims=True))), (XS,)
+    ),
+    Homework(
+        "axis", "mean without 1/D", (lambda x: x.mean(1), lambda d, x: np.repeat(d[:, None], x.shape[1], 1)), (XS,)
+    ),
     Homework("shape", "not spread", (lambda x: x.sum(1), lambda d: d), (XS,)),
     Homework("transposed", "x^T", (lambda x: x.T * 1, lambda d: d), (normal(4, 4),), also=("local",)),
     Homework("swapped", "a b", (lambda a, b: a * b, lambda d, a, b: (d * a, d * b)), (XS, normal(5, 4))),
@@ -357,11 +367,17 @@ BUGS = [
     Homework("local", "max pool to all", MaxPoolAll, (normal(3, 6),)),
     Homework("recurrent", "dh not carried", made(Recurrent, carry=False), (XT,)),
     Homework("shared weights", "dW = in the loop", made(Recurrent, add=False), (XT,), also=("overwrites",)),
-    Homework("redrawn", "dropout", made(Dropout, backward=lambda s, d: d * (np.random.rand(*d.shape) < 0.6) / 0.6), (XS,)),
+    Homework(
+        "redrawn", "dropout", made(Dropout, backward=lambda s, d: d * (np.random.rand(*d.shape) < 0.6) / 0.6), (XS,)
+    ),
     Homework("local", "dropout", made(Dropout, backward=lambda s, d: d), (XS,)),
-    Homework("constant", "dropout unscaled", made(Dropout, backward=lambda s, d: d * (s.mask > 0)), (XS,), also=("factor",)),
+    Homework(
+        "constant", "dropout unscaled", made(Dropout, backward=lambda s, d: d * (s.mask > 0)), (XS,), also=("factor",)
+    ),
     Homework("shared weights", "dW[x] = dout", Lookup, (np.array([1, 2, 1, 4, 2]),), also=("overwrites",)),
     Homework("fork", "body alone", made(Block, join=lambda s, a, b: b), (XS,)),
     Homework("fork", "way around alone", made(Block, join=lambda s, a, b: a), (XS,), also=("local",)),
-    Homework("stochastic", "own noise", activation(lambda x: x + np.random.default_rng().random(), lambda d, x, y: d), (XS,)),
+    Homework(
+        "stochastic", "own noise", activation(lambda x: x + np.random.default_rng().random(), lambda d, x, y: d), (XS,)
+    ),
 ]
