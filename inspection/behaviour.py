@@ -42,8 +42,8 @@ def stochastic(e: Evidence) -> Finding | None:
     if np.array_equal(e.outputs(), e.outputs(), equal_nan=True):
         return None
     words = (
-        "forward gives another output each time: it draws random numbers from a generator that cannot be set back; keep "
-        "one numpy.random.Generator as an attribute and draw from that"
+        "forward gives another output each time: it draws random numbers from a generator that cannot be set back; "
+        "keep one numpy.random.Generator as an attribute and draw from that"
     )
     return Finding("stochastic", ["dx"], words)
 
@@ -57,7 +57,7 @@ def _redrawn(e: Evidence) -> Finding | None:
         e.forward()
         for generator in generators:
             generator.random(ahead)
-        np.random.random(ahead)
+        np.random.random(ahead)  # noqa: NPY002
         answers.append(e.backward(e.douts[0]))
         e.clear()
     e.restore()
@@ -131,8 +131,8 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
     wrong = [name for name in wrong if name not in known]
     if wrong:
         words = (
-            f"{order} another {listed(wrong)}: what forward keeps is mixed up (one slot, or in the wrong order); save() "
-            "and saved() are a stack"
+            f"{order} another {listed(wrong)}: what forward keeps is mixed up (one slot, or in the wrong order); "
+            "save() and saved() are a stack"
         )
         if own is not None:
             words = f"{order} another {listed(wrong)}: something kept from an earlier forward is used"

@@ -1,4 +1,4 @@
-"""Anybody's class with forward and backward, or a pair of functions, seen as a Layer, so that the doctor can look at it.
+"""Anybody's class with forward and backward, or a pair of functions, seen as a Layer.
 
     forward(x, ...) -> y            backward(dout) -> dx, or a tuple (dx, ...)
     f(x, ...) -> y or (y, cache)    df(dout), df(dout, cache) or df(dout, x, ...) -> dx, or a tuple
@@ -9,6 +9,7 @@ a dict `grads` beside a dict `params`), after a backward has run. Objects in lis
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.inspection.evidence import global_state
 from backhand.inspection.gradient_check import map_leaves
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter
@@ -51,17 +53,15 @@ class Borrowed(Layer):
     def meet(self, inputs: tuple[Any, ...]) -> Borrowed:
         """Find the parameters, on a copy that runs once; returns the Borrowed itself."""
         self._inputs = inputs
-        drawn = np.random.get_state()
+        drawn = global_state()
         if self.owner is not None:
             trial = copy.deepcopy(self)
             y = trial.forward(*map_leaves(inputs, np.array))
-            try:
+            with contextlib.suppress(Exception):  # the check comes to it, and says so
                 trial.backward(map_leaves(y, lambda each: np.ones(np.shape(each))))
-            except Exception:  # the check comes to it, and says so
-                pass
             before = dict(arrays_in(self.owner))  # what only a forward leaves is no parameter
             self.paths = {name: ways for name, ways in parameter_paths(trial.owner).items() if ways[0] in before}
-        np.random.set_state(drawn)
+        global_state(drawn)
         for name, (path, _) in self.paths.items():
             array = fetch(self.owner, path)
             self.owned[name] = Parameter(array)
@@ -167,6 +167,7 @@ def arrays_in(owner: Any) -> Iterator[tuple[Path, Array]]:
 
 
 def children_of(owner: Any) -> list[tuple[Any, Any]]:
+    """(key, object) for what a dict, a list or an object holds directly."""
     if isinstance(owner, dict):
         return list(owner.items())
     if isinstance(owner, (list, tuple)):
@@ -203,7 +204,8 @@ def put(owner: Any, path: Path, value: Any) -> None:
 
 def to_float64(owner: Any) -> None:
     """Turn every float array in an object into float64, once however often it stands there; numbers with a gradient
-    attribute become arrays, so that they can be moved."""
+    attribute become arrays, so that they can be moved.
+    """
     new: dict[int, Array] = {}
     for path, array in list(members_of(owner, np.ndarray)):
         if array.dtype.kind == "f" and array.dtype != np.float64:

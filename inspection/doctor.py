@@ -10,7 +10,7 @@ import numpy as np
 
 from backhand.inspection.behaviour import misbehaviour, stochastic
 from backhand.inspection.borrowed import Borrowed
-from backhand.inspection.evidence import Evidence, cut
+from backhand.inspection.evidence import Evidence, cut, global_state
 from backhand.inspection.experiments import EXPERIMENTS, LAST
 from backhand.inspection.findings import ORDER, Finding, Guess, sentence
 from backhand.inspection.gradient_check import (
@@ -72,7 +72,7 @@ def check_gradients(
 
     Raises ValueError where there is no gradient to compare at all, TypeError where `layer` is none of the above.
     """
-    drawn = np.random.get_state()
+    drawn = global_state()
     try:
         patient = as_patient(layer, inputs)
         arrays = map_leaves(inputs, as_float64)
@@ -82,7 +82,7 @@ def check_gradients(
             patient.zero_grad()
         return _examined(patient, arrays, tolerance, {"step": step, "seed": rng, "most": most})
     finally:
-        np.random.set_state(drawn)
+        global_state(drawn)
 
 
 def as_patient(thing: Any, inputs: tuple[Any, ...]) -> Layer:

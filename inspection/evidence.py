@@ -13,6 +13,8 @@ from backhand.inspection.gradient_check import (
     input_gradients,
     leaves,
     map_leaves,
+    rounding,
+    upstream_generator,
     worst_row,
 )
 from backhand.layers.base import Layer
@@ -83,15 +85,15 @@ class Evidence:
         self._generators = [(g, g.bit_generator.state) for g in generators_of(layer)]
         self._buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
         self._modules = list(layer.modules())
-        self._global: Any = np.random.get_state()
-        self.rng = np.random.default_rng(seed)
+        self._global: Any = global_state()
+        self.rng = upstream_generator(seed)
         self.input_changed = ""
         self.dout_changed = False
         self.error: Exception | None = None
         self._grads: Any = None
         self.y = self.forward()
         self.forget()
-        if _same_state(self._global, np.random.get_state()):
+        if _same_state(self._global, global_state()):
             self._global = None  # it does not draw from NumPy's own generator, and setting that back takes time
         self.flat_y = flat(self.y)
         self.douts = [map_leaves(self.y, lambda y: self.rng.standard_normal(np.shape(y))) for _ in range(douts)]
@@ -122,7 +124,7 @@ class Evidence:
         for buffer, value in self._buffers:
             buffer[...] = value
         if self._global is not None:
-            np.random.set_state(self._global)
+            global_state(self._global)
 
     def forget(self) -> None:
         """Drop what a forward without a backward left saved."""
@@ -220,7 +222,10 @@ class Evidence:
         """The table of the check: for every target, where analytic and numeric differ most."""
         return [
             max(
-                (worst_row(t.name, t.z.shape, t.entries, a, n) for a, n in zip(t.analytic, t.numeric, strict=True)),
+                (
+                    worst_row(t.name, t.z.shape, t.entries, a, n, rounding(self.flat_y, d, self.step))
+                    for a, n, d in zip(t.analytic, t.numeric, self.flat_douts, strict=True)
+                ),
                 key=lambda row: (bool(row.problem), row.error),
             )
             for t in self.targets
@@ -256,6 +261,13 @@ class Evidence:
 
 def _same_state(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one[1], other[1]) and one[2:] == other[2:])
+
+
+def global_state(new: Any = None) -> Any:
+    """The state of NumPy's global generator, which somebody's layer may draw from; sets it where a new one is given."""
+    if new is not None:
+        np.random.set_state(new)  # noqa: NPY002
+    return np.random.get_state()  # noqa: NPY002
 
 
 def flat(tree: Any) -> Array:

@@ -37,12 +37,12 @@ def square_weight(e: Evidence, t: Target) -> Iterator[Guess]:
         return
     for each in e.targets:
         w = each.z
-        if each.parameter and w.ndim == 2 and w.shape[0] == w.shape[1] == t.z.shape[-1] > 1:
-            if np.linalg.cond(w) < 1e6:
-                words = f"{{z}} is computed with {each.name} transposed; that the shapes fit is an accident of a square matrix"
-                for m in (w, w.T):
-                    predicted = [n @ np.linalg.inv(m) @ m.T for n in t.numeric]
-                    yield from judged(t, "transposed weight", words, predicted)
+        square = each.parameter and w.ndim == 2 and w.shape[0] == w.shape[1] == t.z.shape[-1] > 1
+        if square and np.linalg.cond(w) < 1e6:
+            words = f"{{z}} is computed with {each.name} transposed; the shapes fit only because it is square"
+            for m in (w, w.T):
+                predicted = [n @ np.linalg.inv(m) @ m.T for n in t.numeric]
+                yield from judged(t, "transposed weight", words, predicted)
 
 
 def routed_everywhere(e: Evidence, t: Target) -> Iterator[Guess]:
@@ -62,6 +62,8 @@ def routed_everywhere(e: Evidence, t: Target) -> Iterator[Guess]:
 
 def _reach(e: Evidence, t: Target) -> Array:
     """Which numbers of y can depend on which of z: where dy/dz is not 0 for some order of the numbers in z."""
+    if t.jacobian is None:
+        raise ValueError(f"the Jacobian of {t.name} was not kept")
     reached, here = np.abs(t.jacobian) > 1e-9, t.z.copy()
     for _ in range(8):
         with _replaced(t.z, e.rng.permutation(here.reshape(-1)).reshape(here.shape)):
@@ -74,7 +76,7 @@ def _versions(each: Target) -> Iterator[tuple[str, str, Array]]:
     w = each.z
     for i in range(w.ndim - 1):
         if w.shape[i] == w.shape[i + 1] > 1:
-            words = "{z} is computed with {p} transposed; that the shapes fit is an accident of a square matrix"
+            words = "{z} is computed with {p} transposed; the shapes fit only because it is square"
             yield "transposed weight", words, np.swapaxes(w, i, i + 1).copy()
     for axes in (tuple(range(2, w.ndim)), *((a,) for a in range(2, w.ndim))):
         if w.ndim > 2 and any(w.shape[a] > 1 for a in axes):

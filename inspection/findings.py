@@ -105,7 +105,8 @@ class Finding:
 
 def left_over(target: Target, predicted: list[Array], tolerance: float = 0.01) -> float:
     """The share of the disagreement between analytic and numeric that `predicted` leaves unexplained; nan entries of
-    a prediction are not compared."""
+    a prediction are not compared.
+    """
     worst = 0.0
     for mine, numeric, guess in zip(target.analytic, target.numeric, predicted, strict=True):
         if guess.shape != mine.shape:

@@ -200,7 +200,8 @@ def scaled(e: Evidence, t: Target) -> Iterator[Guess]:
 
 def _follows(e: Evidence, t: Target, name: str, power: int, two: float) -> bool | None:
     """Whether the factor follows the size when there is less of it, which tells 1/N with N = 2 from a half; None where
-    the layer takes no other size."""
+    the layer takes no other size.
+    """
     told, here = None, sizes(e)[name][1]
     for other in e.variants():
         twin = next((each for each in other.targets if each.name == t.name), None)
@@ -302,7 +303,7 @@ def shifted(e: Evidence, t: Target) -> Iterator[Guess]:
             if t.z.shape[axis] > 2 * abs(by):
                 words = (
                     f"{{z}} lies {abs(by)} place{'s' if abs(by) > 1 else ''} too far "
-                    f"{'on' if by > 0 else 'back'} along axis {axis}: the offset (padding, or the start of a slice) is off"
+                    f"{'on' if by > 0 else 'back'} along axis {axis}: the offset (padding, a slice) is off"
                 )
                 yield from judged(t, "shifted", words, [_shift(each, by, axis) for each in t.numeric])
 

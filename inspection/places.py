@@ -127,7 +127,7 @@ def at_target(e: Evidence, t: Target) -> Iterator[Guess]:
                 how = relation(
                     np.concatenate([a[off] for a in t.analytic]), np.concatenate([n[off] for n in t.numeric])
                 )
-                words = f"{{z}} is {how} {where}, and right elsewhere: the term of the target (the - 1 of softmax - onehot) "
+                words = f"{{z}} is {how} {where}, and right elsewhere: the target's term (the - 1 of softmax - onehot) "
                 yield Guess("target", t.name, words + "is missing or wrong")
 
 

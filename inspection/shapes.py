@@ -58,10 +58,10 @@ def wrong_shape(e: Evidence, t: Target) -> Iterator[Guess]:
         return
     hint = "a gradient always has the shape of what it is the gradient of"
     for axes in _subsets(t.z.ndim):
-        if known and np.shape(t.numeric[0].sum(axis=axes)) == a.shape:
-            if _close(t.analytic, [n.sum(axis=axes) for n in t.numeric]):
-                hint = f"it is summed over {'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}, once too often"
-                break
+        sums = [n.sum(axis=axes) for n in t.numeric] if known else []
+        if known and sums[0].shape == a.shape and _close(t.analytic, sums):
+            hint = f"it is summed over {'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))} too"
+            break
     yield Guess("shape", t.name, f"{shape}: {hint}")
 
 

@@ -14,7 +14,7 @@ from backhand.layers.parameter import Array
 
 
 def diagonal_along(e: Evidence, t: Target) -> Iterator[Guess]:
-    """Each place along an axis differentiated as if it did not see the others: softmax's coupling, the recurrent path."""
+    """Each place along an axis differentiated as if it did not see the others: softmax, the recurrent path."""
     y = first(e.y)
     if t.parameter or not t.whole or t.jacobian is None or e.flat_y.size != y.size:
         return
