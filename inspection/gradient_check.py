@@ -260,7 +260,7 @@ def worst_row(
     floor = max(scale / 100, 1e-6)
     with np.errstate(invalid="ignore"):  # what is not finite is an error without bounds
         errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
-        errors = np.where(np.abs(mine - numeric) <= noise, 0, errors)
+        errors = np.where(np.abs(mine - numeric) <= noise, np.minimum(errors, BANDS[0][0] / 10), errors)
     worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
     index = tuple(int(i) for i in np.unravel_index(entries[worst], shape))
     error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf

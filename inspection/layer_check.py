@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.inspection.doctor import check_gradients
 from backhand.inspection.gradient_check import (
     GradientReport,
     as_float64,
@@ -46,7 +47,8 @@ def check_layer(
     trial.read_only(inputs)
     report = compare_gradients(layer, *inputs, tolerance=tolerance, step=step, rng=rng)
     if not report:
-        raise AssertionError(str(report))
+        diagnosis = check_gradients(layer, *inputs, tolerance=tolerance, step=step)
+        raise AssertionError(str(report if diagnosis else diagnosis))
     trial.counted(inputs)
     trial.gradients_add(inputs)
     trial.nothing_left(inputs)

@@ -22,7 +22,10 @@ def some_indices(e: Evidence, t: Target) -> Iterator[Guess]:
         wrong = _wrong_along(t, axis)
         if wrong is None or wrong.all() or not wrong.any():
             continue
-        bad, good = np.flatnonzero(wrong).tolist(), np.flatnonzero(~wrong).tolist()
+        told = np.stack(t.analytic + t.numeric).any(axis=tuple(i for i in range(t.z.ndim + 1) if i != axis + 1))
+        bad, good = np.flatnonzero(wrong).tolist(), np.flatnonzero(~wrong & told).tolist()
+        if not good:
+            continue
         how = _how(t, axis, wrong)
         role = roles(e).get(str(axis), "") if not t.parameter else ""
         what = {"batch": "sample", "time": "step"}.get(role, f"place along axis {axis}")
