@@ -16,6 +16,7 @@ from backhand.inspection.decision_boundary import plot_decision_boundary
 from backhand.inspection.diagnose import Diagnosis, Finding, diagnose
 from backhand.inspection.distributions import plot_distributions, plot_update_ratio
 from backhand.inspection.doctor import check_gradients
+from backhand.inspection.faults import Fault
 from backhand.inspection.gradient_check import GradientReport, GradientRow
 from backhand.inspection.hessian import Hessian, LossByInput, LossByParameters, hessian, hvp
 from backhand.inspection.history_plot import plot_history, plot_loss_and_accuracy, save_loss_curve
@@ -41,6 +42,7 @@ __all__ = [
     "Call",
     "Circuit",
     "Diagnosis",
+    "Fault",
     "Finding",
     "GradientReport",
     "GradientRow",

@@ -9,21 +9,21 @@ import numpy as np
 
 from backhand.inspection.borrowed import Borrowed
 from backhand.inspection.evidence import Evidence
-from backhand.inspection.findings import Finding, listed
+from backhand.inspection.faults import Fault, listed
 from backhand.inspection.gradient_check import generators_of, map_leaves
 
 
-def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Finding]:
+def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Fault]:
     """Every fault of behaviour; what is bad style but harmless in somebody's own class goes to `notes`."""
     if e.input_changed:
         words = f"{e.input_changed} writes into its input: whoever computed x still needs it; work on a copy"
-        yield Finding("input changed", ["dx"], words)
+        yield Fault("input changed", ["dx"], words)
     if e.dout_changed:
         words = "backward writes into dout: the layer above may hand the same array to others; work on a copy"
         if isinstance(e.layer, Borrowed):
             notes.append(words)
         else:
-            yield Finding("dout changed", ["dx"], words)
+            yield Fault("dout changed", ["dx"], words)
     if e.error is not None or not all(
         t.analytic[0] is not None and t.analytic[0].shape == t.z.shape for t in e.targets
     ):
@@ -34,10 +34,10 @@ def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Finding]:
         return
     overwritten = list(_overwritten(e))
     yield from overwritten
-    yield from _mixed_up(e, {name for finding in overwritten for name in finding.targets})
+    yield from _mixed_up(e, {name for fault in overwritten for name in fault.targets})
 
 
-def stochastic(e: Evidence) -> Finding | None:
+def stochastic(e: Evidence) -> Fault | None:
     """Another output each time, though every generator that can be found was set back."""
     if np.array_equal(e.outputs(), e.outputs(), equal_nan=True):
         return None
@@ -45,10 +45,10 @@ def stochastic(e: Evidence) -> Finding | None:
         "forward gives another output each time: it draws random numbers from a generator that cannot be set back; "
         "keep one numpy.random.Generator as an attribute and draw from that"
     )
-    return Finding("stochastic", ["dx"], words)
+    return Fault("stochastic", ["dx"], words)
 
 
-def _redrawn(e: Evidence) -> Finding | None:
+def _redrawn(e: Evidence) -> Fault | None:
     """A backward that draws: its answer changes with the state of the generators after forward."""
     generators = generators_of(e.layer)
     answers = []
@@ -67,10 +67,10 @@ def _redrawn(e: Evidence) -> Finding | None:
     words = (
         f"backward draws random numbers itself, so {listed(names)} belongs to another mask: keep the mask of forward"
     )
-    return Finding("redrawn", names, words)
+    return Fault("redrawn", names, words)
 
 
-def _overwritten(e: Evidence) -> Iterator[Finding]:
+def _overwritten(e: Evidence) -> Iterator[Fault]:
     """A second pass must add to the gradients of the parameters."""
     if isinstance(e.layer, Borrowed):
         return  # such classes have a dW that is set, by custom
@@ -88,10 +88,10 @@ def _overwritten(e: Evidence) -> Iterator[Finding]:
     ]
     if wrong:
         words = f"a second backward must add to {listed(wrong)} and does not: use += (or `[...] +=`) where there is ="
-        yield Finding("overwrites", wrong, words)
+        yield Fault("overwrites", wrong, words)
 
 
-def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
+def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Fault]:
     """Two forwards, then two backwards in reverse; for somebody's own class, one forward and backward after another."""
     other = map_leaves(e.inputs, lambda x: np.flip(x) * 0.75 if x.dtype.kind == "f" else np.flip(x))
     dout = e.douts[0]
@@ -136,7 +136,7 @@ def _mixed_up(e: Evidence, known: set[str]) -> Iterator[Finding]:
         )
         if own is not None:
             words = f"{order} another {listed(wrong)}: something kept from an earlier forward is used"
-        yield Finding("cache", wrong, words)
+        yield Fault("cache", wrong, words)
 
 
 def _grads(e: Evidence) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from backhand.inspection.evidence import global_state
+from backhand.inspection.evidence import flat, global_state
 from backhand.inspection.gradient_check import map_leaves
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter
@@ -70,6 +70,24 @@ class Borrowed(Layer):
         self.state = {path: value.copy() for path, value in arrays_in(self.owner) if id(value) not in mine}
         self.generators = [g for _, g in members_of(self.owner, np.random.Generator)]
         return self
+
+    def unchecked(self, inputs: tuple[Any, ...]) -> list[str]:
+        """The float arrays that y depends on and for which no gradient was found: a note for each."""
+        found, drawn = [], global_state()
+        with np.errstate(all="ignore"), contextlib.suppress(Exception):
+            here = flat(self.forward(*map_leaves(inputs, np.array)))
+            for path, value in self.state.items():
+                if value.dtype.kind == "f" and value.size:
+                    self.state[path] = value + 0.01
+                    global_state(drawn)
+                    if not np.array_equal(here, flat(self.forward(*map_leaves(inputs, np.array))), equal_nan=True):
+                        found.append(".".join(map(str, path)))
+                    self.state[path] = value
+        self.forget()
+        return [
+            f"{name} is not checked: y depends on it, but backward leaves no gradient of it (like dW for W)"
+            for name in found
+        ]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         yield from self.owned.items()

@@ -12,7 +12,7 @@ from backhand.inspection.behaviour import misbehaviour, stochastic
 from backhand.inspection.borrowed import Borrowed
 from backhand.inspection.evidence import Evidence, cut, global_state
 from backhand.inspection.experiments import EXPERIMENTS, LAST
-from backhand.inspection.findings import ORDER, Finding, Guess, sentence
+from backhand.inspection.faults import ORDER, Fault, Guess, sentence
 from backhand.inspection.gradient_check import (
     GradientReport,
     as_float64,
@@ -55,7 +55,7 @@ def check_gradients(
     rng : where dout comes from, a Generator or a seed
     most : entries compared in each array; of a larger one, that many are drawn
 
-    Returns a report that prints as below and is true when nothing is wrong: `report.findings` are the faults, the
+    Returns a report that prints as below and is true when nothing is wrong: `report.faults` are the faults, the
     likeliest first, `report.rows` the numbers. A point at a kink (ReLU at 0, a tie in max-pooling) is moved and checked
     again, and a forward in float32 is checked with a larger step; `report.notes` say so.
 
@@ -93,6 +93,8 @@ def check_gradients(
             arrays = floats_where_differentiated(patient, arrays)
         except Exception:  # the check below meets the same trouble, and reports it
             patient.zero_grad()
+        if isinstance(patient, Borrowed):
+            patient.forget()
         return _examined(patient, arrays, tolerance, {"step": step, "seed": seed, "most": most})
     finally:
         global_state(drawn)
@@ -121,7 +123,7 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
         )
     random = stochastic(e)
     if random is not None:
-        report.findings = [random]
+        report.faults = [random]
         return report
     e.measure()
     names = e.failing(tolerance)
@@ -136,10 +138,12 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
             e, names = moved, moved.failing(report.tolerance)
             report.notes.append(note)
     report.rows = e.rows()
+    if isinstance(patient, Borrowed):
+        report.notes += patient.unchecked(e.inputs)
     behaviour = list(misbehaviour(e, report.notes))
     if names or behaviour:
         inner = None if isinstance(patient, Borrowed) else _in_a_child(patient, e, tolerance, options)
-        report.findings = inner or diagnosed(_handy(e, names, report.tolerance), names, behaviour)
+        report.faults = inner or diagnosed(_handy(e, names, report.tolerance), names, behaviour)
         report.notes += _half_right(e, names)
         if names:
             report.example = _smallest(e, names, report.tolerance)
@@ -149,7 +153,7 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
 # ---------------------------------------------------------------------- the diagnosis
 
 
-def diagnosed(e: Evidence, names: list[str], behaviour: list[Finding]) -> list[Finding]:
+def diagnosed(e: Evidence, names: list[str], behaviour: list[Fault]) -> list[Fault]:
     """The faults, the likeliest first: what explains the most gradients, then what needs the least to be believed."""
     causes = [f for f in behaviour if f.kind in ("redrawn", "input changed")]
     effects = [f for f in behaviour if f not in causes]
@@ -163,21 +167,21 @@ def diagnosed(e: Evidence, names: list[str], behaviour: list[Finding]) -> list[F
     groups: dict[str, list[Guess]] = {}
     for guess in guesses:
         groups.setdefault(guess.kind, []).append(guess)
-    findings, rest = list(causes), set(names)
-    for finding in causes:
-        rest -= set(finding.targets)
+    faults, rest = list(causes), set(names)
+    for fault in causes:
+        rest -= set(fault.targets)
     while groups:
         kind = min(groups, key=lambda k: (-len({g.target for g in groups[k]} & rest), ORDER.index(k)))
         found = sorted(groups.pop(kind), key=lambda g: g.left)
         targets = [name for name in names if any(g.target == name for g in found)] or [found[0].target]
-        finding = Finding(kind, targets, sentence(found[0].words, targets), second=not rest & set(targets))
+        fault = Fault(kind, targets, sentence(found[0].words, targets), second=not rest & set(targets))
         rest -= set(targets)
-        findings.append(finding)
-    findings.sort(key=lambda f: f.second)
-    findings = [f for f in findings if not (f.second and f.kind in VAGUE)]
+        faults.append(fault)
+    faults.sort(key=lambda f: f.second)
+    faults = [f for f in faults if not (f.second and f.kind in VAGUE)]
     if rest and e.error is None:
-        findings.append(_unknown(e, [name for name in names if name in rest]))
-    return findings + effects
+        faults.append(_unknown(e, [name for name in names if name in rest]))
+    return faults + effects
 
 
 def guessed(e: Evidence, target: Any) -> Iterator[Guess]:
@@ -207,7 +211,7 @@ def _half_right(e: Evidence, names: list[str]) -> list[str]:
     return []
 
 
-def _unknown(e: Evidence, names: list[str]) -> Finding:
+def _unknown(e: Evidence, names: list[str]) -> Fault:
     t = next(each for each in e.targets if each.name == names[0])
     a, n = np.stack(t.analytic), np.stack(t.numeric)
     known = np.isfinite(n)
@@ -218,11 +222,11 @@ def _unknown(e: Evidence, names: list[str]) -> Finding:
         f"{{z}} is wrong in {off:.0%} of the numbers, in a way that no known fault explains (cosine with the "
         f"right one {cosine:.3f}); go through the backward term by term, with the smallest example"
     )
-    return Finding("unknown", names, sentence(words, names))
+    return Fault("unknown", names, sentence(words, names))
 
 
-def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]) -> list[Finding] | None:
-    """The findings of an inner layer, where one is at fault by itself: looked at with what it is given inside."""
+def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]) -> list[Fault] | None:
+    """The faults of an inner layer, where one is at fault by itself: looked at with what it is given inside."""
     for name, child in patient.named_children():
         record: list[tuple[Any, ...]] = []
 
@@ -241,10 +245,10 @@ def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str
             report = _examined(in_float64(child), record[0], tolerance, options)
         except Exception:  # it cannot be looked at by itself
             continue
-        if report.findings:
-            for finding in report.findings:
-                finding.where = f"{name}{f' ({title(child)})' if not finding.where else f'.{finding.where}'}"
-            return report.findings
+        if report.faults:
+            for fault in report.faults:
+                fault.where = f"{name}{f' ({title(child)})' if not fault.where else f'.{fault.where}'}"
+            return report.faults
     return None
 
 

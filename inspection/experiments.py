@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target, flat
-from backhand.inspection.findings import Guess
+from backhand.inspection.faults import Guess
 from backhand.inspection.gradient_check import map_leaves
 from backhand.inspection.hypotheses import Hypothesis, first, judged, ratio
 from backhand.inspection.places import one_of_several

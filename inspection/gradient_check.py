@@ -56,14 +56,14 @@ class GradientReport:
     layer: str
     tolerance: float
     rows: list[GradientRow] = field(default_factory=list)
-    findings: list[Any] = field(default_factory=list)  # of doctor.py: the faults, the likeliest first
+    faults: list[Any] = field(default_factory=list)  # of doctor.py: the faults, the likeliest first
     notes: list[str] = field(default_factory=list)
     example: str = ""  # the smallest input that shows it
 
     @property
     def ok(self) -> bool:
         """Whether every gradient agrees, and no fault was found."""
-        return not self.findings and all(not row.problem and row.error <= self.tolerance for row in self.rows)
+        return not self.faults and all(not row.problem and row.error <= self.tolerance for row in self.rows)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -84,10 +84,8 @@ class GradientReport:
                 f"  {row.name:<{max(width, 10)}}{row.shape!s:<{shapes}}{row.error:>10.1e}  {at:<14}"
                 f"{row.analytic:>12.4g} {row.numeric:>12.4g}  {row.verdict}"
             )
-        for i, finding in enumerate(self.findings):
-            lines += _paragraph(
-                "  likely: " if i == 0 else "      or: " if finding.second else "     and: ", str(finding)
-            )
+        for i, fault in enumerate(self.faults):
+            lines += _paragraph("  likely: " if i == 0 else "      or: " if fault.second else "     and: ", str(fault))
         for note in self.notes:
             lines += _paragraph("  note: ", note)
         return "\n".join(lines + ([self.example] if self.example else []))

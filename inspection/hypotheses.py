@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target
-from backhand.inspection.findings import EXPLAINS, Guess, left_over
+from backhand.inspection.faults import EXPLAINS, Guess, left_over
 from backhand.inspection.gradient_check import leaves
 from backhand.layers.broadcasting import unbroadcast
 from backhand.layers.parameter import Array

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target, flat
-from backhand.inspection.findings import EXPLAINS, Guess, left_over
+from backhand.inspection.faults import EXPLAINS, Guess, left_over
 from backhand.inspection.gradient_check import leaves, map_leaves
 from backhand.inspection.hypotheses import Hypothesis, first, judged, roles
 from backhand.layers.parameter import Array

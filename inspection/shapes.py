@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target
-from backhand.inspection.findings import Guess
+from backhand.inspection.faults import Guess
 from backhand.layers.parameter import Array
 
 

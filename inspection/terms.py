@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backhand.inspection.evidence import Evidence, Target
-from backhand.inspection.findings import EXPLAINS, Guess
+from backhand.inspection.faults import EXPLAINS, Guess
 from backhand.inspection.hypotheses import Hypothesis, blocks_along, first, goes_one_way, judged
 from backhand.layers.parameter import Array
 

@@ -6,10 +6,10 @@ import textwrap
 import numpy as np
 import pytest
 
-from backhand.inspection import Finding, check_gradients, check_layer
+from backhand.inspection import Fault, check_gradients, check_layer
 from backhand.layers import Layer, LayerNorm, Linear, Parameter, ReLU
 from backhand.models import Sequential
-from tests.bugs.students import Affine, Params, Recurrent, affine, made
+from tests.bugs.students import Affine, BatchNorm, Params, Recurrent, affine, made
 
 X = np.array([[1.0, -2.0, 3.0], [0.5, 1.5, -1.0], [2.0, 0.3, -0.7], [-0.4, 0.8, 1.2]])
 
@@ -19,15 +19,15 @@ def divided(self, d):
 
 
 def kinds(report):
-    return [finding.kind for finding in report.findings]
+    return [fault.kind for fault in report.faults]
 
 
 def test_one_cause_is_one_finding():
     thing = affine(dx=lambda s, d: d @ s.W.T / len(d), dW=divided, db=lambda s, d: d.mean(0))()
     report = check_gradients(thing, X)
     assert kinds(report)[0] == "batch"
-    assert not [f for f in report.findings if not f.second][1:]
-    assert report.findings[0].targets == ["dx", "W", "b"]
+    assert not [f for f in report.faults if not f.second][1:]
+    assert report.faults[0].targets == ["dx", "W", "b"]
     assert "dx and the gradients of W and b are divided by N, the samples in the batch (4)" in " ".join(
         str(report).split()
     )
@@ -35,7 +35,7 @@ def test_one_cause_is_one_finding():
 
 def test_two_causes_are_two_findings():
     report = check_gradients(affine(dx=lambda s, d: -d @ s.W.T, dW=divided)(), X)
-    assert [(f.kind, f.targets) for f in report.findings if not f.second] == [("sign", ["dx"]), ("batch", ["W"])]
+    assert [(f.kind, f.targets) for f in report.faults if not f.second] == [("sign", ["dx"]), ("batch", ["W"])]
     assert "     and: " in str(report)
 
 
@@ -66,7 +66,7 @@ def test_the_docstring_shows_what_is_printed():
 
 def test_a_right_report_is_true_and_short():
     report = check_gradients(Affine(), X)
-    assert report and report.ok and not report.findings and not report.example
+    assert report and report.ok and not report.faults and not report.example
     assert "gradients agree" in str(report)
     assert {row.name for row in report.rows} == {"dx", "W", "b"}
     assert {row.verdict for row in report.rows} == {"good"}
@@ -78,11 +78,11 @@ def test_the_fault_is_looked_for_in_the_inner_layers():
             return 2 * super().backward(dout)
 
     report = check_gradients(Sequential(Linear(3, 4, rng=0), Wrong(4), ReLU()), X)
-    assert report.findings[0].where == "1 (Wrong(4, dtype='float64'))" or "1 (Wrong" in report.findings[0].where
-    assert report.findings[0].kind == "factor 2"
+    assert report.faults[0].where == "1 (Wrong(4, dtype='float64'))" or "1 (Wrong" in report.faults[0].where
+    assert report.faults[0].kind == "factor 2"
     assert "in 1 (Wrong" in str(report)
     deep = Sequential(Sequential(Linear(3, 4, rng=0), Wrong(4)), ReLU())
-    assert check_gradients(deep, X).findings[0].where.startswith("0.1 (")
+    assert check_gradients(deep, X).faults[0].where.startswith("0.1 (")
 
 
 @pytest.mark.parametrize("name", ["dW", "W_grad", "grad_W", "d_W"])
@@ -148,6 +148,18 @@ def test_lists_of_parameters_and_gradients():
     assert kinds(report) == ["sign"]
 
 
+def test_a_weight_without_a_gradient_is_noted():
+    class Forgetful(Affine):
+        def backward(self, d):
+            self.dW = self.x.T @ d
+            return d @ self.W.T
+
+    report = check_gradients(Forgetful(), X)
+    assert report and [note for note in report.notes if note.startswith("b is not checked")]
+    assert not check_gradients(Affine(), X).notes
+    assert not check_gradients(BatchNorm(3), X).notes  # its running mean is no weight
+
+
 def test_somebodys_object_stays_as_it_was():
     thing = Params()
     before = {name: array.copy() for name, array in thing.params.items()}
@@ -180,7 +192,7 @@ def test_functions_with_weights_and_a_cache():
         return dout @ w.T, x.T @ dout, dout
 
     report = check_gradients((forward, backward), X, np.ones((3, 2)), np.zeros(2))
-    assert [(f.kind, f.targets) for f in report.findings] == [("unbroadcast", ["dx[2]"])]
+    assert [(f.kind, f.targets) for f in report.faults] == [("unbroadcast", ["dx[2]"])]
 
 
 def test_a_kink_is_moved_away_from_and_named():
@@ -257,4 +269,4 @@ def test_an_exception_in_backward_is_a_finding():
 
     report = check_gradients(Wrong(), X)
     assert kinds(report)[0] == "raises" and "ValueError" in str(report)
-    assert isinstance(report.findings[0], Finding)
+    assert isinstance(report.faults[0], Fault)

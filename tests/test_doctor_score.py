@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backhand.inspection import check_gradients
-from backhand.inspection.findings import ORDER
+from backhand.inspection.faults import ORDER
 from backhand.layers import BatchNorm1d, Dropout, Max, MaxPool2d, ReLU
 from tests.bugs.lots import LOTS, RIGHT_HOMEWORK
 from tests.bugs.score import Score
@@ -25,7 +25,6 @@ def test_the_score(lot):
     score = Score()
     for bug in LOTS[lot]:
         score.add(bug)
-    assert score.percent() >= FLOORS[lot], "\n".join(score.missed)
     assert all(reached >= floor for reached, floor in zip(score.percent(), FLOORS[lot], strict=True)), score.missed
 
 

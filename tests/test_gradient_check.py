@@ -221,7 +221,7 @@ def test_a_layer_that_draws_anew_each_time_is_named():
             return dout
 
     report = check_gradients(Noise(), X)
-    assert not report and report.findings[0].kind == "stochastic"
+    assert not report and report.faults[0].kind == "stochastic"
     assert "another output each time" in str(report)
     with pytest.raises(ValueError, match="another output each time"):
         check_layer(Noise(), X)

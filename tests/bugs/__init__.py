@@ -20,7 +20,7 @@ from tests.bugs.patients import PATIENTS
 class Bug:
     """One bug in one layer.
 
-    kind : the right diagnosis, the `kind` of a Finding
+    kind : the right diagnosis, the `kind` of a Fault
     what : the bug itself, in a word or two
     patient : which layer of PATIENTS it is put into
     infect : makes a right layer a wrong one

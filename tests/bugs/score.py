@@ -24,12 +24,12 @@ class Score:
         thing, inputs = bug.build()
         report = check_gradients(thing, *inputs)
         right = {bug.kind, *bug.also}
-        kinds = [finding.kind for finding in report.findings]
+        kinds = [fault.kind for fault in report.faults]
         self.bugs += 1
         self.detected += not report
         self.first += kinds[:1] != [] and kinds[0] in right
         self.among_three += bool(right & set(kinds[:3]))
-        self.patients.add(getattr(bug, "patient", bug.what))
+        self.patients |= {bug.patient} if hasattr(bug, "patient") else set()
         if not kinds or kinds[0] not in right:
             self.missed.append(f"{bug}: {bug.kind}, but the doctor says {kinds[:3]}")
 
@@ -48,7 +48,6 @@ def scored(bugs: Iterable[Any]) -> tuple[Score, dict[str, Score]]:
         score = Score()
         missed = [line for line in total.missed if any(line.startswith(f"{bug}: {kind},") for bug in some)]
         score.bugs, score.first = len(some), len(some) - len(missed)
-        score.patients = {getattr(bug, "patient", bug.what) for bug in some}
         by_kind[kind] = score
     return total, by_kind
 
@@ -71,7 +70,7 @@ def table(lots: dict[str, list[Any]]) -> str:
             row[1] += score.first
     lines += [_line("all", everything), "", f"{'kind of bug':<28}{'number':>8}{'named first':>13}"]
     lines += [f"{kind:<28}{n:>8}{first:>13}" for kind, (n, first) in sorted(numbers.items())]
-    lines += ["", f"{len(numbers)} kinds of bug in {len(everything.patients)} layers and pieces of homework"]
+    lines += ["", f"{len(numbers)} kinds of bug in {len(everything.patients)} layers, and in homework"]
     return "\n".join(lines + [f"  not first: {line}" for line in everything.missed])
 
 

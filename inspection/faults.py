@@ -83,13 +83,13 @@ class Guess:
 
 
 @dataclass
-class Finding:
+class Fault:
     """A fault that the doctor names.
 
     kind : its name, such as "batch", "transposed weight", "mask from dout"
     targets : the gradients that it is about
     words : what is wrong, and what to do about it
-    second : whether it is another explanation of what a finding before it explains
+    second : whether it is another explanation of what a fault before it explains
     where : the layer inside the checked one that has the fault; "" is the checked one itself
     """
 
@@ -97,7 +97,7 @@ class Finding:
     targets: list[str]
     words: str
     where: str = ""
-    second: bool = False  # another explanation of what an earlier finding explains
+    second: bool = False  # another explanation of what an earlier fault explains
 
     def __str__(self) -> str:
         return f"in {self.where}: {self.words}" if self.where else self.words
