@@ -38,6 +38,7 @@ class Borrowed(Layer):
             self.pair = ("forward" if hasattr(thing, "forward") else "__call__", "backward")
             self.name = type(thing).__name__
             to_float64(self.owner)
+        self.extras: tuple[Any, ...] = ()  # what backward returns after the gradients of the inputs
         self.owned: dict[str, Parameter] = {}
         self.paths: dict[str, tuple[Path, Path]] = {}
         self.state: dict[Path, Array] = {}
@@ -61,6 +62,11 @@ class Borrowed(Layer):
                 trial.backward(map_leaves(y, lambda each: np.ones(np.shape(each))))
             before = dict(arrays_in(self.owner))  # what only a forward leaves is no parameter
             self.paths = {name: ways for name, ways in parameter_paths(trial.owner).items() if ways[0] in before}
+            for i, extra in enumerate(trial.extras):
+                taken = [path for path, _ in self.paths.values()]
+                alike = [p for p, array in before.items() if array.shape == np.shape(extra) and p not in taken]
+                if alike:
+                    self.paths[".".join(map(str, alike[0]))] = (alike[0], (EXTRA, i))
         global_state(drawn)
         for name, (path, _) in self.paths.items():
             array = fetch(self.owner, path)
@@ -117,8 +123,11 @@ class Borrowed(Layer):
             result = self._from_dict(result)
         if isinstance(result, list):
             result = tuple(result)
+        if isinstance(result, tuple) and self.owner is not None:
+            self.extras = result[count:]
         for name, (_, path) in self.paths.items():
-            gradient = fetch(self.owner, path)
+            extra = self.extras[path[1]] if path[0] == EXTRA and path[1] < len(self.extras) else None
+            gradient = fetch(self.owner, path, extra)
             parameter = self.owned[name]
             if gradient is not None and np.shape(gradient) == parameter.shape:
                 parameter.grad = parameter.grad + np.asarray(gradient) * scale
@@ -126,7 +135,7 @@ class Borrowed(Layer):
                 wrong: Any = None if gradient is None else np.array(gradient)
                 parameter.grad = wrong
         if isinstance(result, tuple) and count == 1 and self.pair[0] in ("forward", "__call__"):
-            result = result[0]  # the rest is what it also left on itself
+            result = result[0]
         return (
             result
             if np.ndim(scale) == 0 and scale is not dout
@@ -198,6 +207,7 @@ def children_of(owner: Any) -> list[tuple[Any, Any]]:
 
 
 NOTHING = object()
+EXTRA = "what backward returns besides"
 
 
 def fetch(owner: Any, path: Path, default: Any = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backhand.inspection.behaviour import misbehaviour, stochastic
 from backhand.inspection.borrowed import Borrowed
-from backhand.inspection.evidence import Evidence, cut, global_state
+from backhand.inspection.evidence import Evidence, global_state
 from backhand.inspection.experiments import EXPERIMENTS, LAST
 from backhand.inspection.faults import ORDER, Fault, Guess, sentence
 from backhand.inspection.gradient_check import (
@@ -25,6 +25,7 @@ from backhand.inspection.gradient_check import (
 from backhand.inspection.hypotheses import HYPOTHESES
 from backhand.inspection.places import PLACES
 from backhand.inspection.shapes import raised, wrong_shape
+from backhand.inspection.smaller import handy, smallest_example
 from backhand.inspection.terms import TERMS
 from backhand.layers.base import Layer
 from backhand.losses.base import Loss
@@ -86,6 +87,8 @@ def check_gradients(
     """
     seed = rng if isinstance(rng, int) else int(np.random.default_rng(rng).integers(1 << 31))
     drawn = global_state()
+    if any(np.size(x) == 0 for _, x in leaves(inputs)):
+        raise ValueError("nothing to compare: an input is empty")
     try:
         patient = as_patient(layer, inputs)
         arrays = map_leaves(inputs, as_float64)
@@ -125,6 +128,12 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
     if random is not None:
         report.faults = [random]
         return report
+    if not np.isfinite(e.flat_y).all():
+        words = (
+            "forward gives NaN or infinite numbers at this input, which have no derivative; give it another one, or "
+        )
+        report.faults = [Fault("nan", ["y"], words + "guard the log, the square root or the division in forward")]
+        return report
     e.measure()
     names = e.failing(tolerance)
     if names and _in_float32(e):
@@ -143,10 +152,10 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
     behaviour = list(misbehaviour(e, report.notes))
     if names or behaviour:
         inner = None if isinstance(patient, Borrowed) else _in_a_child(patient, e, tolerance, options)
-        report.faults = inner or diagnosed(_handy(e, names, report.tolerance), names, behaviour)
+        report.faults = inner or diagnosed(handy(e, names, report.tolerance), names, behaviour)
         report.notes += _half_right(e, names)
         if names:
-            report.example = _smallest(e, names, report.tolerance)
+            report.example = smallest_example(e, names, report.tolerance)
     return report
 
 
@@ -333,68 +342,3 @@ def _slopes(e: Evidence, z: Any, entry: int) -> tuple[float, float]:
         found.append(float(e.flat_douts[0] @ (e.outputs() - here)) / (way * e.step))
     z[at] = value
     return found[0], found[1]
-
-
-# ---------------------------------------------------------------------- smaller
-
-
-def _handy(e: Evidence, names: list[str], tolerance: float) -> Evidence:
-    """Evidence that is complete: with inputs cut down until every Jacobian was measured, where that is possible."""
-    inputs = e.inputs
-    for _, x in list(leaves(inputs))[:1]:
-        for axis in range(x.ndim):
-            if all(t.whole for t in e.targets if t.name in names):
-                return e
-            for size in (3, 5):
-                if np.shape(next(leaf for _, leaf in leaves(e.inputs)))[axis] <= size:
-                    continue
-                try:
-                    smaller = e.again(cut(e.inputs, axis, size))
-                except Exception:  # it does not take that size
-                    e.clear()
-                    continue
-                if set(names) <= set(smaller.failing(tolerance)):
-                    e = smaller
-                    break
-    return e
-
-
-def _smallest(e: Evidence, names: list[str], tolerance: float) -> str:
-    """The smallest cut of the inputs at which the first wrong gradient is still wrong, in numbers."""
-    name = names[0]
-    if e.error is not None:
-        return ""
-    for axis in range(np.ndim(next(x for _, x in leaves(e.inputs)))):
-        n = np.shape(next(x for _, x in leaves(e.inputs)))[axis]
-        for size in [s for s in (1, 2, 3) if s < n]:
-            try:
-                smaller = e.again(cut(e.inputs, axis, size), only=(name,), most=60)
-            except Exception:  # it does not take that size
-                e.clear()
-                continue
-            if smaller.failing(tolerance):
-                e = smaller
-                break
-    t = next(each for each in e.targets if each.name == name)
-    given = [_shown(f"x{i}" if len(e.inputs) > 1 else "x", x) for i, x in enumerate(e.inputs)]
-    lines = [f"  smallest example: {', '.join(given)}"]
-    if e.flat_y.size > 1 or not isinstance(e.layer, Loss):
-        lines.append(f"      {_shown('dout', e.douts[0])}")
-    label = name if name.startswith("dx") else f"d{name}"
-    lines.append(f"      {_shown(label, t.analytic[0])}, from backward")
-    lines.append(f"      {_shown(label, t.numeric[0])}, from central differences")
-    return "\n".join(lines)
-
-
-def _shown(name: str, x: Any) -> str:
-    """An array in one line: its numbers when they are few, else its shape and the first of them."""
-    if isinstance(x, tuple):
-        return f"{name} = a tuple of {len(x)}"
-    if x is None:
-        return f"{name} = None"
-    x = np.asarray(x)
-    if x.size <= 8:
-        text = np.array2string(x, precision=4, suppress_small=True, separator=", ").replace("\n", "")
-        return f"{name} = {' '.join(text.split())}"
-    first = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:4])
-    return f"{name} of shape {x.shape} = {first}, ..."

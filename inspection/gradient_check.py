@@ -77,7 +77,8 @@ class GradientReport:
         width = max([len(row.name) for row in self.rows], default=4) + 2
         shapes = max([5, *(len(str(row.shape)) for row in self.rows)]) + 2
         heads = f"{'gradient':<{max(width, 10)}}{'shape':<{shapes}}{'rel. error':>10}  {'worst at':<14}"
-        lines.append(f"  {heads}{'analytic':>12} {'numeric':>12}  verdict")
+        if self.rows:
+            lines.append(f"  {heads}{'analytic':>12} {'numeric':>12}  verdict")
         for row in self.rows:
             at = str(list(row.index))
             lines.append(

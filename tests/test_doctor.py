@@ -226,6 +226,23 @@ def test_single_precision_is_checked_with_a_larger_step_and_named():
     assert kinds(check_gradients(Single(-1), X)) == ["sign"]
 
 
+def test_parameters_whose_gradients_backward_returns():
+    class Returns(Affine):
+        def backward(self, d):
+            return d @ self.W.T, self.x.T @ d, -d.sum(0)
+
+    report = check_gradients(Returns(), X)
+    assert [row.name for row in report.rows] == ["dx", "W", "b"]
+    assert [(f.kind, f.targets) for f in report.faults] == [("sign", ["b"])]
+
+
+def test_an_output_that_is_not_finite_is_said_to_be():
+    report = check_gradients((lambda x: np.log(x), lambda d, x: d / x), np.array([1.0, 0.0]))
+    assert [f.kind for f in report.faults] == ["nan"] and "forward gives NaN or infinite" in str(report)
+    with pytest.raises(ValueError, match="an input is empty"):
+        check_gradients(Affine(), np.zeros((0, 3)))
+
+
 def test_what_is_not_a_layer_is_refused_in_words():
     with pytest.raises(TypeError, match=r"did you mean Affine\(\)\?"):
         check_gradients(Affine, X)
