@@ -115,10 +115,11 @@ class Borrowed(Layer):
         cache, count = self._calls.pop()
         for _, path in self.paths.values():
             gradient = fetch(self.owner, path)
-            if isinstance(gradient, np.ndarray) and gradient.dtype.kind == "f":
-                gradient[...] = 0
-        result = self._method(1)(dout, *cache) if self._backward_takes() else self._method(1)()
-        scale = dout if self._backward_takes() == 0 and np.ndim(dout) == 0 else 1  # a loss that starts from 1
+            if isinstance(gradient, np.ndarray) and gradient.dtype.kind == "f" and gradient.flags.writeable:
+                gradient[...] = 0  # some classes add to it
+        alone = self._backward_takes() == 0  # a loss, whose backward starts from 1
+        result = self._method(1)() if alone else self._method(1)(dout, *cache)
+        scale = np.sum(dout) if alone else 1.0
         if isinstance(result, dict):
             result = self._from_dict(result)
         if isinstance(result, list):
@@ -136,11 +137,7 @@ class Borrowed(Layer):
                 parameter.grad = wrong
         if isinstance(result, tuple) and count == 1 and self.pair[0] in ("forward", "__call__"):
             result = result[0]
-        return (
-            result
-            if np.ndim(scale) == 0 and scale is not dout
-            else map_leaves(result, lambda dx: None if dx is None else dx * scale)
-        )
+        return map_leaves(result, lambda dx: None if dx is None else dx * scale) if alone else result
 
     def forget(self, since: int = 0) -> None:
         self._calls.clear()

@@ -33,12 +33,8 @@ def diagonal_along(e: Evidence, t: Target) -> Iterator[Guess]:
             words += "what the later steps send back through the state is forgotten (add the dh of step t + 1)"
         else:
             words += "each output there depends on all inputs (as in softmax, or a sum), and those terms are forgotten"
-        yield from judged(
-            t,
-            "recurrent" if time else "coupling",
-            words,
-            [d @ kept for d in e.flat_douts] and [(d @ kept).reshape(t.z.shape) for d in e.flat_douts],
-        )
+        predicted = [(d @ kept).reshape(t.z.shape) for d in e.flat_douts]
+        yield from judged(t, "recurrent" if time else "coupling", words, predicted)
 
 
 def common_term(e: Evidence, t: Target) -> Iterator[Guess]:
