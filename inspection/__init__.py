@@ -14,9 +14,10 @@ from backhand.inspection.circuit import Circuit
 from backhand.inspection.circuit_plot import plot_circuit
 from backhand.inspection.decision_boundary import plot_decision_boundary
 from backhand.inspection.diagnose import Diagnosis, Finding, diagnose
-from backhand.inspection.distributions import plot_distributions, plot_update_ratio
+from backhand.inspection.distributions import plot_activations, plot_distributions, plot_gradients, plot_update_ratio
 from backhand.inspection.doctor import check_gradients
 from backhand.inspection.faults import Fault
+from backhand.inspection.flow_plot import plot_flow
 from backhand.inspection.gradient_check import GradientReport, GradientRow
 from backhand.inspection.hessian import Hessian, LossByInput, LossByParameters, hessian, hvp
 from backhand.inspection.history_plot import plot_history, plot_loss_and_accuracy, save_loss_curve
@@ -77,11 +78,14 @@ __all__ = [
     "jvp",
     "lr_range_test",
     "overfit",
+    "plot_activations",
     "plot_attention",
     "plot_circuit",
     "plot_confusion_matrix",
     "plot_decision_boundary",
     "plot_distributions",
+    "plot_flow",
+    "plot_gradients",
     "plot_history",
     "plot_image_grid",
     "plot_jacobian",

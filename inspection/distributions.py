@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.inspection import style
+from backhand.inspection.trace import Trace
 from backhand.layers.parameter import Array
 
 if TYPE_CHECKING:
@@ -119,3 +120,24 @@ def _panels(count: int, columns: int, axes: Any) -> np.ndarray[Any, Any]:
     if len(array) != count:
         raise ValueError(f"expected {count} axes, one for each panel, got {len(array)}")
     return array
+
+
+def plot_activations(trace: Trace, **options: Any) -> np.ndarray[Any, Any]:
+    """Draw how the outputs of each layer are spread, from what `record` returned; see `plot_distributions`."""
+    return plot_distributions(_of_layers(trace, "output"), **{"color": style.FORWARD, **options})
+
+
+def plot_gradients(trace: Trace, **options: Any) -> np.ndarray[Any, Any]:
+    """Draw how the gradients by the output of each layer are spread; see `plot_distributions`."""
+    return plot_distributions(_of_layers(trace, "upstream"), **{"color": style.GRADIENT, **options})
+
+
+def _of_layers(trace: Trace, what: str) -> dict[str, Array]:
+    """The arrays of one kind, one for each call of a layer inside which nothing else is called."""
+    found: dict[str, Array] = {}
+    for call in trace.leaves():
+        value = getattr(call, what)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1:
+            turn = f" ({call.turn + 1})" if call.turns > 1 else ""
+            found[f"{call.name or call.kind} {call.kind}{turn}" if call.name else call.kind] = value
+    return found
