@@ -95,6 +95,9 @@ def plot_history(
         title = ", ".join([label] * (len(runs) > 1) + [name] * (len(names) > 1))
         _draw_group(ax, run, name, smooth, best, i if several else None, title)
         _mark_broken(ax, _drawn(run, name), title, style.RUNS[i % len(style.RUNS)] if several else "black")
+    if len(runs) == 1 and "early_stop" in runs[0]:
+        for x in runs[0]["early_stop"].x[runs[0]["early_stop"].y > 0]:
+            ax.axvline(x, color=style.NEUTRAL, linestyle="--", linewidth=1.2, label=f"stopped early, {x:g}")
     if chance is not None:
         ax.axhline(chance, color=style.NEUTRAL, linestyle=":", linewidth=1.5, label=f"chance {chance:.4g}")
     if log:

@@ -219,3 +219,13 @@ def test_importing_costs_neither_matplotlib_nor_tqdm(package):
     code = f"import sys, backhand.{package}; print([m for m in ('matplotlib', 'tqdm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_early_stop_is_marked(ax):
+    history = records()
+    plot_history(history, ax=ax)
+    assert not any("stopped" in text for text in texts(ax))
+    history.records[-1]["early_stop"] = True
+    late = Figure().subplots()
+    plot_history(history, ax=late)
+    assert line(late, "stopped early, 4").get_xdata()[0] == 4

@@ -22,6 +22,7 @@ class History:
         loss, accuracy, val_loss, val_accuracy, lr - at the end of an epoch (whose "epoch" is a whole number)
         seconds - since training began
         error - why training was broken off
+        early_stop - True where training ended because nothing had become better
     path : where each record is also written, at once, as a line of strict JSON (a number that is not finite becomes
         null). The first record replaces a file that is there.
     """

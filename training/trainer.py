@@ -191,6 +191,10 @@ class Trainer:
                         self.schedule.step(record[monitor])
                     elif self.schedule is not None and self.schedule_every == "epoch":
                         self.schedule.step()
+                    waited = 0 if better else waited + 1
+                    stops = self.patience is not None and waited >= self.patience
+                    if stops:
+                        record["early_stop"] = True
                     self._write_weights("model.safetensors")
                     if better:
                         self._write_weights("best.safetensors")
@@ -198,8 +202,7 @@ class Trainer:
                     progress.finish(record, took)
                 if self.after_epoch is not None:
                     self.after_epoch(dict(record))
-                waited = 0 if better else waited + 1
-                if self.patience is not None and waited >= self.patience:
+                if stops:
                     if self.progress:
                         best = f"best: {self.best:.4g} in epoch {self.best_epoch}"
                         if self.best is None:
