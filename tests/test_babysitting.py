@@ -231,6 +231,9 @@ class Mixing(Layer):
         return dout.T.reshape(shape)
 
 
+FIRST, LAST = Linear(8, 30, rng=0), Linear(9, 5, rng=0)
+
+
 class LeakyBack(ReLU):
     """Its backward lets everything through."""
 
@@ -291,11 +294,11 @@ def with_nan(x):
         (Sequential(net(), Tanh()), (X, 3 * np.eye(5)[Y]), MSELoss(), "scores", "WRONG", "from -1 to 1"),
         (Sequential(net(), Mixing()), DATA, CE, "samples apart", "WRONG", "depend on the other samples"),
         (net(LeakyBack()), DATA, CE, "gradients", "ok", ""),
-        (Sequential(Linear(8, 30, rng=0), LeakyBack(), Linear(30, 5, rng=0)), DATA, CE, "gradients", "WRONG", "'0.weight' ("),
+        (Sequential(FIRST, LeakyBack(), Linear(30, 5, rng=1)), DATA, CE, "gradients", "WRONG", "'0.weight' ("),
         (Sequential(Blind(), net()), DATA, CE, "by heart", "WRONG", "NOT learned"),
         (zeroed(net()), DATA, CE, "weights", "WRONG", "all units have the same weights"),
         (zeroed(net()), DATA, CE, "gradients", "look", "no gradient at all reaches '0.weight'"),
-        (Sequential(Linear(8, 9, rng=0), Sigmoid(), Linear(9, 5, rng=0)), (999 * X, Y), CE, "saturation", "WRONG", "9 un"),
+        (Sequential(Linear(8, 9, rng=0), Sigmoid(), LAST), (999 * X, Y), CE, "saturation", "WRONG", "9 un"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )  # fmt: skip
