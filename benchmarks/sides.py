@@ -222,14 +222,13 @@ class Ours(Side):
             yield
 
     def flops(self) -> dict[str, float]:
-        """What each part has to compute at least in products; see benchmarks.flops."""
-        from benchmarks.flops import flops
+        """The operations in products that each part has to do at least, two for each multiply-add."""
+        from backhand.inspection import multiply_adds
 
-        if self.is_model:
-            return {"step": flops(self.model, self.batch[:1])["step"]}
-        counted = flops(self.model, self.batch, **getattr(self.workload, "options", {}))
+        inputs = self.batch[:1] if self.is_model else self.batch
+        counted = multiply_adds(self.model, *inputs, **({} if self.is_model else self.workload.options))
         self.model.zero_grad()
-        return {part: counted[part] for part in self.parts}
+        return {part: 2.0 * counted[part] for part in self.parts}
 
 
 class Eager(Side):

@@ -32,6 +32,7 @@ from backhand.inspection.matrix_plots import (
     plot_jacobian,
     plot_matrix,
 )
+from backhand.inspection.multiply_adds import multiply_adds
 from backhand.inspection.nonfinite import NonFinite, find_nonfinite
 from backhand.inspection.structure import Structure
 from backhand.inspection.summary import Summary, SummaryRow, summary
@@ -77,6 +78,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "lr_range_test",
+    "multiply_adds",
     "overfit",
     "plot_activations",
     "plot_attention",
