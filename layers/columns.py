@@ -1,37 +1,31 @@
-"""Convolution and its transpose as matrix products: an image on one side, rows of channels on the other.
+"""What convolution and transposed convolution share: an image on one side, rows of channels on the other.
 
-Inside, images are channels-last, (N, *spatial, C) in memory: then a window is a few contiguous runs, and all windows
-of a sample, laid out as the rows of a matrix ("im2col"), meet the weights in one matrix product. To the outside the
-axes are (N, C, *spatial) as in torch.nn: a transposed view, which costs nothing, and elementwise layers keep the
-memory order.
+Both ways between them are correlations (correlation.py). To the outside the axes are (N, C, *spatial) as in torch.nn,
+inside (N, *spatial, C): that is a transposed view, which costs nothing, and elementwise layers keep the memory order.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from backhand.layers.arguments import refuse, whole, whole_tuple
 from backhand.layers.base import Layer
-from backhand.layers.padding import Pads, pad, unpad
+from backhand.layers.correlation import Correlation
+from backhand.layers.padding import Pads
 from backhand.layers.parameter import Array, uniform
-from backhand.layers.windows import Sizes, Windows
-
-# The batch is worked through in chunks of so many bytes of columns, which stay in a core's cache.
-CHUNK_BYTES = 1 << 21
-# Up to so many channels in a group the columns lie transposed in memory: for each element of the window a long row over
-# the outputs, where the runs over the channels would be too short to be copied fast.
-FEW_CHANNELS = 8
+from backhand.layers.windows import Index, Windows
 
 
 class ColumnsNd(Layer):
     """What Conv1d-3d and ConvTranspose1d-3d share; `axes` is the number of spatial axes.
 
-        rows = columns(images) W^T        images = put_back(rows W)        dW = rows^T columns(images)
+        rows[o] = sum over k of images[o s + k d - p] W[k]^T        images[o s + k d - p] += rows[o] W[k]
 
     The weight lies between the two: (channels of a row, channels of the image / groups, *kernel_size). A convolution
     goes from images to rows and its backward from rows to images; the transposed one the other way round.
@@ -80,65 +74,59 @@ class ColumnsNd(Layer):
                 setattr(shown, name, value[0])  # 3 for (3, 3), as people write it
         return Layer.__repr__(shown)
 
-    # ------------------------------------------------------------------ columns, and their adjoint
+    # ------------------------------------------------------------------ both ways
 
-    def _columns(self, images: Array, outputs: Sizes) -> Array:
-        """Im2col: a row for each window of the images, (groups, N * outputs, kernel * C/groups)."""
-        padded = np.ascontiguousarray(pad(images, self._image_pads(), self.padding_mode))
-        windows = self._windows().view(padded, outputs)
-        split = np.moveaxis(windows.reshape(*windows.shape[:-1], self.groups, -1), -2, 0)
-        columns = self._blank_columns(len(images), outputs)
-        columns.reshape(split.shape)[...] = split  # only axes are split, so this is a view of the columns
-        return columns
+    def _gather(self, images: Array, rows: Array | None, bias: Array | None = None, drows: Array | None = None) -> None:
+        """Rows from images (where given, to be written), and dW from the images and drows."""
+        outputs = (drows if rows is None else rows).shape[1:-1]  # type: ignore[union-attr]
+        # (rows, C/groups, *kernel) to (groups, *kernel, C/groups, rows/groups)
+        weight = np.moveaxis(self._weight_groups(self.weight.data), (1, 2), (-1, -2))
+        every = Correlation(self._windows(), self._pads(), outputs, self.padding_mode)
+        dweight = every.run(images, weight, rows, bias, drows)
+        if dweight is not None:
+            self._add_to_weight(np.moveaxis(dweight, (-1, -2), (1, 2)))
 
-    def _blank_columns(self, samples: int, outputs: Sizes) -> Array:
-        """Memory for columns, in the order that suits the number of channels."""
-        rows, length = samples * math.prod(outputs), self.weight.size // len(self.weight.data)
-        if self.weight.shape[1] <= FEW_CHANNELS:
-            return np.empty((self.groups, length, rows), self.weight.dtype).swapaxes(1, 2)
-        return np.empty((self.groups, rows, length), self.weight.dtype)
+    def _spread(self, rows: Array, images: Array, pads: Pads, partner: Array | None = None) -> None:
+        """The adjoint of `_gather`: images from rows (written), and dW from the rows and `partner` in their place.
 
-    def _put_back(self, dcolumns: Array, images: Sizes, outputs: Sizes) -> Array:
-        """The adjoint of `_columns`: an array of shape `images` where each number adds to where it was taken from."""
-        sizes = tuple(size + before + after for size, (before, after) in zip(images, self._image_pads(), strict=True))
-        dpadded = np.zeros((*sizes[:-1], self.groups, sizes[-1] // self.groups), dcolumns.dtype)
-        elements = dcolumns.reshape(self.groups, images[0], *outputs, -1, dpadded.shape[-1])
-        # the same memory with the axes (kernel,) N, groups, C/groups, *spatial
-        elements = np.moveaxis(elements, (-2, 1, 0, -1), (0, 1, 2, 3))
-        planes = np.moveaxis(dpadded, (-2, -1), (1, 2))
-        meetings = self._windows().meetings(sizes[1:-1], outputs)
-        for element, (_, positions) in zip(elements, meetings, strict=True):
-            planes[positions] += element
-        return unpad(dpadded.reshape(sizes), self._image_pads(), self.padding_mode)
+        An image position i meets output o with element k where i + p = o s + k d. So of positions that are s apart,
+        one phase of the image, each sees the same elements of the window at consecutive outputs: every phase is a
+        convolution with stride 1 of the rows with its share of the kernel, backwards.
+        """
+        n = self.axes
+        geometry = zip(images.shape[1:-1], rows.shape[1:-1], self.kernel_size, self.stride, self.dilation, strict=True)
+        phases = [_phases(*line, before) for line, (before, _) in zip(geometry, pads, strict=True)]
+        weight = self._weight_groups(self.weight.data)
+        dweight = None if partner is None else np.zeros_like(weight)
+        for phase in itertools.product(*phases):
+            positions: Index = (slice(None), *(line.positions for line in phase))
+            elements: Index = (..., *(line.elements for line in phase))
+            around = tuple(line.pads for line in phase)
+            windows = Windows(tuple(line.count for line in phase), (1,) * n, tuple(line.dilation for line in phase))
+            image = images[positions]
+            if not all(windows.kernel):
+                image[...] = 0
+                continue
+            every = Correlation(windows, around, image.shape[1:-1])
+            share = np.moveaxis(weight[elements], (1, 2), (-2, -1))
+            found = every.run(rows, share, image, drows=None if partner is None else partner[positions])
+            if dweight is not None and found is not None:
+                dweight[elements] = np.moveaxis(found, (-2, -1), (1, 2))
+        if dweight is not None:
+            self._add_to_weight(dweight)
 
-    def _weight_matrix(self) -> Array:
-        """The weights in the order of the columns: (groups, rows/groups, kernel * C/groups)."""
-        weight = np.moveaxis(self.weight.data, 1, -1)
-        return weight.reshape(self.groups, len(weight) // self.groups, -1)
+    def _weight_groups(self, weight: Array) -> Array:
+        """(rows, C/groups, *kernel) as (groups, rows/groups, C/groups, *kernel)."""
+        return weight.reshape(self.groups, -1, *weight.shape[1:])
 
-    def _weight_shaped(self, matrix: Array) -> Array:
-        """The inverse of `_weight_matrix`."""
-        return np.moveaxis(matrix.reshape(len(self.weight.data), *self.kernel_size, -1), -1, 1)
-
-    def _grouped(self, rows: Array) -> Array:
-        """(groups, N * outputs, rows/groups): a view of the contiguous (N, *outputs, rows)."""
-        return rows.reshape(-1, self.groups, rows.shape[-1] // self.groups).swapaxes(0, 1)
-
-    def _chunks(self, samples: int, outputs: Sizes) -> Iterator[slice]:
-        """The batch in pieces whose columns have about CHUNK_BYTES."""
-        length = self.groups * self.weight.size // len(self.weight.data)
-        columns = math.prod(outputs) * length * self.weight.dtype.itemsize
-        step = max(1, CHUNK_BYTES // columns)
-        return (slice(start, start + step) for start in range(0, samples, step))
+    def _add_to_weight(self, dweight: Array) -> None:
+        grad = self._weight_groups(self.weight.grad)
+        grad += dweight
 
     # ------------------------------------------------------------------ geometry
 
     def _windows(self) -> Windows:
         return Windows(self.kernel_size, self.stride, self.dilation)
-
-    def _image_pads(self) -> Pads:
-        """`_pads` for (N, *spatial, C)."""
-        return ((0, 0), *self._pads(), (0, 0))
 
     def _channels_last(self, x: Array) -> Array:
         """x as (N, *spatial, C), with N = 1 for a single sample: a view."""
@@ -148,3 +136,40 @@ class ColumnsNd(Layer):
         """The way back: (N, C, *spatial), or (C, *spatial) where `like` is a single sample."""
         x = np.moveaxis(images, -1, 1)
         return x if like.ndim == x.ndim else x[0]
+
+    def _add_to_bias(self, dy: Array) -> None:
+        """Add the sum of a channels-last dy over all but its channels; whole lines are added, for longer loops."""
+        if self.bias is None:
+            return
+        if dy.flags.c_contiguous:
+            lines = np.add.reduce(dy.reshape(-1, math.prod(dy.shape[-2:])), axis=0)
+            self.bias.grad += lines.reshape(-1, dy.shape[-1]).sum(axis=0)
+        else:
+            self.bias.grad += dy.sum(axis=tuple(range(dy.ndim - 1)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Positions of one axis of an image that are a stride apart, and the windows that they are in."""
+
+    positions: slice
+    elements: slice  # of the kernel: those that meet them, backwards
+    count: int  # of these elements
+    dilation: int  # between the outputs that consecutive ones of them belong to
+    pads: tuple[int, int]  # around the outputs
+
+
+def _phases(size: int, outputs: int, kernel: int, s: int, d: int, padding: int) -> list[Phase]:
+    """All phases of one axis: in phase r, position r + m s meets element k with output m + (r + p - k d) / s."""
+    phases = []
+    step, dilation = s // math.gcd(s, d), d // math.gcd(s, d)
+    for r in range(min(s, size)):
+        first = next((k for k in range(min(step, kernel)) if (k * d - r - padding) % s == 0), kernel)
+        count = len(range(first, kernel, step))
+        reach = (count - 1) * dilation
+        before = (first * d - r - padding) // s + reach
+        after = len(range(r, size, s)) - outputs - before + reach
+        last = first + (count - 1) * step
+        elements = slice(last, first - step if first >= step else None, -step)
+        phases.append(Phase(slice(r, None, s), elements, count, dilation, (before, after)))
+    return phases

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import one_of, refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
-from backhand.layers.depthwise import Depthwise
-from backhand.layers.padding import MODES, Pads, check_pads
+from backhand.layers.memory import empty
+from backhand.layers.padding import MODES, Pads, check_pads, pad, unpad
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Sizes, check_image
 
@@ -65,18 +65,8 @@ class _ConvNd(ColumnsNd):
         x = self.input(x, self.weight.dtype)
         outputs = self._outputs(x)
         images = self._channels_last(x)
-        if self._depthwise():
-            y = self._channels_first(
-                self._kernels(outputs).forward(images, None if self.bias is None else self.bias.data), x
-            )
-            self.save(x, out=y)
-            return y
-        weight = self._weight_matrix()
-        y = np.empty((len(images), *outputs, self.out_channels), x.dtype)
-        for part in self._chunks(len(images), outputs):
-            np.matmul(self._columns(images[part], outputs), weight.swapaxes(1, 2), out=self._grouped(y[part]))
-            if self.bias is not None:
-                y[part] += self.bias.data
+        y = empty((len(images), *outputs, self.out_channels), x.dtype)
+        self._gather(images, y, None if self.bias is None else self.bias.data)
         y = self._channels_first(y, x)
         self.save(x, out=y)
         return y
@@ -84,21 +74,20 @@ class _ConvNd(ColumnsNd):
     def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (x,) = self.saved()
-        images, douts = self._channels_last(x), self._channels_last(dout)
-        outputs = douts.shape[1:-1]
-        if self._depthwise():
-            return self._backward_depthwise(images, douts, x)
-        weight = self._weight_matrix()
-        dweight = np.zeros_like(weight)
-        dx = np.empty(images.shape, images.dtype)
-        for part in self._chunks(len(images), outputs):
-            rows = self._grouped(np.ascontiguousarray(douts[part]))
-            dweight += rows.swapaxes(1, 2) @ self._columns(images[part], outputs)
-            dcolumns = np.matmul(rows, weight, out=self._blank_columns(len(images[part]), outputs))
-            dx[part] = self._put_back(dcolumns, images[part].shape, outputs)
-            if self.bias is not None:
-                self.bias.grad += rows.sum(axis=1).reshape(-1)
-        self.weight.grad += self._weight_shaped(dweight)
+        images, drows = self._channels_last(x), self._channels_last(dout)
+        self._add_to_bias(drows)
+        if not self.input_requires_grad:
+            self._gather(images, None, drows=drows)
+            return None
+        if self.padding_mode == "zeros":
+            dx = empty(images.shape, images.dtype)
+            self._spread(drows, dx, self._pads(), images)
+        else:
+            pads: Pads = ((0, 0), *self._pads(), (0, 0))
+            padded = pad(images, pads, self.padding_mode)
+            dpadded = empty(padded.shape, padded.dtype)
+            self._spread(drows, dpadded, ((0, 0),) * self.axes, padded)
+            dx = unpad(dpadded, pads, self.padding_mode)
         return self._channels_first(dx, x)
 
     def _depthwise(self) -> bool:

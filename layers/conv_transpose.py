@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
+from backhand.layers.memory import empty
 from backhand.layers.padding import Pads
 from backhand.layers.parameter import Array
 from backhand.layers.windows import Sizes, check_image
@@ -57,35 +58,22 @@ class _ConvTransposeNd(ColumnsNd):
         check_image(self, x, self.axes, self.in_channels)
         sizes = self._sizes(x.shape, output_size)
         pixels = self._channels_last(x)
-        inputs = pixels.shape[1:-1]
-        weight = self._weight_matrix()
-        y = np.empty((len(pixels), *sizes, self.out_channels), x.dtype)
-        for part in self._chunks(len(pixels), inputs):
-            rows = self._grouped(np.ascontiguousarray(pixels[part]))
-            columns = np.matmul(rows, weight, out=self._blank_columns(len(pixels[part]), inputs))
-            y[part] = self._put_back(columns, y[part].shape, inputs)
-            if self.bias is not None:
-                y[part] += self.bias.data
+        y = empty((len(pixels), *sizes, self.out_channels), x.dtype)
+        self._spread(pixels, y, self._pads())
+        if self.bias is not None:
+            y += self.bias.data
         y = self._channels_first(y, x)
         self.save(x, out=y)
         return y
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
         (x,) = self.saved()
         pixels, douts = self._channels_last(x), self._channels_last(dout)
-        inputs = pixels.shape[1:-1]
-        weight = self._weight_matrix()
-        dweight = np.zeros_like(weight)
-        dx = np.empty(pixels.shape, x.dtype)
-        for part in self._chunks(len(pixels), inputs):
-            columns = self._columns(douts[part], inputs)
-            np.matmul(columns, weight.swapaxes(1, 2), out=self._grouped(dx[part]))
-            dweight += self._grouped(np.ascontiguousarray(pixels[part])).swapaxes(1, 2) @ columns
-            if self.bias is not None:
-                self.bias.grad += douts[part].sum(axis=tuple(range(self.axes + 1)))
-        self.weight.grad += self._weight_shaped(dweight)
-        return self._channels_first(dx, x)
+        self._add_to_bias(douts)
+        dx = empty(pixels.shape, x.dtype) if self.input_requires_grad else None
+        self._gather(douts, dx, drows=pixels)
+        return None if dx is None else self._channels_first(dx, x)
 
     def _pads(self) -> Pads:
         return tuple((p, p) for p in self.padding)

@@ -45,7 +45,7 @@ def pad(x: Array, pads: Pads, mode: str = "zeros", value: float = 0.0) -> Array:
     if mode == "zeros":
         shape = tuple(size + before + after for size, (before, after) in zip(x.shape, pads, strict=True))
         y = np.full_like(x, value, shape=shape) if value else np.zeros_like(x, shape=shape)
-        y[_kept(x.shape, pads, padded=True)] = x[_kept(x.shape, pads)]
+        y[inside(x.shape, pads, padded=True)] = x[inside(x.shape, pads)]
         return y
     for axis, (before, after) in enumerate(pads):
         if before or after:
@@ -57,10 +57,10 @@ def unpad(dy: Array, pads: Pads, mode: str = "zeros") -> Array:
     """The adjoint of `pad`: dx from the gradient by the padded array. It may be a view of dy."""
     shape = tuple(size - before - after for size, (before, after) in zip(dy.shape, pads, strict=True))
     if mode == "zeros" and all(before >= 0 and after >= 0 for before, after in pads):
-        return dy[_kept(shape, pads, padded=True)]
+        return dy[inside(shape, pads, padded=True)]
     if mode == "zeros":
         dx = np.zeros_like(dy, shape=shape)
-        dx[_kept(shape, pads)] = dy[_kept(shape, pads, padded=True)]
+        dx[inside(shape, pads)] = dy[inside(shape, pads, padded=True)]
         return dx
     for axis, (before, after) in reversed(list(enumerate(pads))):
         if before or after:
@@ -74,7 +74,7 @@ def _fold(dy: Array, axis: int, before: int, after: int, mode: str) -> Array:
     one = tuple((before, after) if i == axis else (0, 0) for i in range(dy.ndim))
     shape = (*dy.shape[:axis], size, *dy.shape[axis + 1 :])
     dx = np.zeros_like(dy, shape=shape)
-    dx[_kept(shape, one)] = dy[_kept(shape, one, padded=True)]
+    dx[inside(shape, one)] = dy[inside(shape, one, padded=True)]
     to, of = np.moveaxis(dx, axis, 0), np.moveaxis(dy, axis, 0)
     sources = _sources(size, before, after, mode)
     for line in (*range(max(before, 0)), *range(len(sources) - max(after, 0), len(sources))):
@@ -93,7 +93,7 @@ def _sources(size: int, before: int, after: int, mode: str) -> Array:
     return first + (at - first) % (end - first)  # round what is not cropped
 
 
-def _kept(shape: tuple[int, ...], pads: Pads, padded: bool = False) -> tuple[slice, ...]:
+def inside(shape: tuple[int, ...], pads: Pads, padded: bool = False) -> tuple[slice, ...]:
     """Where the part of x that is neither border nor cropped stands: in x, or in the padded array."""
     return tuple(
         slice(max(0, -before) + before * padded, min(size, size + after) + before * padded)

@@ -1,0 +1,231 @@
+"""Sums over windows as matrix products: what every convolution, its gradients and its transpose are made of.
+
+Inside, images are channels-last, (N, *spatial, C) in memory. Then the part of a window that lies in one line of the
+image is one contiguous run, and the windows, copied side by side as the rows of a matrix ("columns", from im2col), meet
+the weights in one product. That is done for a few lines or samples at a time, so that the columns stay in the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from backhand.layers.memory import empty, zeros
+from backhand.layers.padding import Pads, inside, pad
+from backhand.layers.parameter import Array
+from backhand.layers.threads import in_parts
+from backhand.layers.windows import Sizes, Windows
+
+# Columns are made for so many bytes at a time, which stay in a core's cache, ...
+CHUNK_BYTES = 1 << 19
+# ... but for no fewer rows: the product also has to fetch the weights each time.
+CHUNK_ROWS = 512
+# A part of the batch that is worth a thread of its own, in operations: about half a millisecond.
+THREAD_WORK = 5e7
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Windows over padded images, each multiplied by the same weights.
+
+        rows[o] = sum over k of images[o s + k d - p] W[k]                    that is    rows = columns(images) W
+        dW[k] = sum over o of images[o s + k d - p]^T drows[o]                           dW = columns(images)^T drows
+
+    images : (N, *spatial, C)      rows : (N, *outputs, F)      W : (groups, *kernel, C / groups, F / groups)
+    pads : (before, after) for each spatial axis; a negative amount crops
+    """
+
+    windows: Windows
+    pads: Pads
+    outputs: Sizes
+    mode: str = "zeros"
+
+    def run(
+        self,
+        images: Array,
+        weight: Array,
+        rows: Array | None = None,
+        bias: Array | None = None,
+        drows: Array | None = None,
+    ) -> Array | None:
+        """Write the rows (+ bias), or return dW from drows; both at once for one set of columns."""
+        groups, channels, filters = len(weight), images.shape[-1], weight.shape[0] * weight.shape[-1]
+        band = 1
+        if groups == 1:
+            stretch = (self.windows.kernel[-1], self.windows.stride[-1], self.windows.dilation[-1])
+            band = best_band(channels, filters, self.outputs[-1], *stretch)
+        wide = self._widened(band)
+        along = band if len(self.outputs) == 1 else 1  # of a sequence, lines are outputs
+        shape = (groups, -1, band * filters // groups)
+        matrix = None if rows is None else _banded(weight, band, self.windows.stride[-1]).reshape(shape)
+        tiled = None if bias is None else np.tile(bias, self.outputs[-1])
+
+        def work(part: slice) -> Array | None:
+            dmatrix = None
+            for (samples, lines), columns in wide._blocks(images[part], groups):
+                place = samples, slice(lines.start * along, lines.stop * along)
+                if rows is not None and matrix is not None:
+                    block = rows[part][place]
+                    whole = block if block.flags.c_contiguous else empty(block.shape, block.dtype)
+                    np.matmul(columns, matrix, out=whole.reshape(columns.shape[1], groups, -1).swapaxes(0, 1))
+                    if tiled is not None:
+                        long = whole.reshape(-1, len(tiled))
+                        long += tiled
+                    if whole is not block:
+                        block[...] = whole
+                if drows is not None:
+                    block = np.ascontiguousarray(drows[part][place])
+                    found = empty((groups, columns.shape[2], shape[2]), images.dtype)
+                    np.matmul(
+                        columns.swapaxes(1, 2),
+                        block.reshape(columns.shape[1], groups, -1).swapaxes(0, 1),
+                        out=found,
+                    )
+                    if dmatrix is None:
+                        dmatrix = found
+                    else:
+                        dmatrix += found
+            return dmatrix
+
+        operations = 2 * math.prod(self.outputs) * weight.size
+        first, *others = in_parts(work, len(images), math.ceil(THREAD_WORK / operations))
+        if first is None:
+            return None
+        for other in others:
+            first += other
+        return _unbanded(first, weight.shape, band, self.windows.stride[-1])
+
+    def _widened(self, band: int) -> Correlation:
+        """The same with a window for `band` neighbouring outputs at a time, which are then neighbours in one row."""
+        if band == 1:
+            return self
+        *kernel, k = self.windows.kernel
+        *stride, s = self.windows.stride
+        windows = Windows((*kernel, k + (band - 1) * s), (*stride, s * band), (*self.windows.dilation[:-1], 1))
+        return Correlation(windows, self.pads, (*self.outputs[:-1], self.outputs[-1] // band), self.mode)
+
+    def _blocks(self, images: Array, groups: int) -> Iterator[tuple[tuple[slice, slice], Array]]:
+        """(samples and lines of the outputs, the columns for them), until all outputs have had theirs.
+
+        columns : (groups, samples * lines * ..., kernel * C / groups), in memory that the next block uses again
+        """
+        length = images.shape[-1] * math.prod(self.windows.kernel)
+        most = max(CHUNK_ROWS, CHUNK_BYTES // (length * images.itemsize))  # rows
+        line = math.prod(self.outputs[1:])
+        lines = min(self.outputs[0], max(1, most // line))
+        samples = min(len(images), max(1, most // (line * self.outputs[0])))
+        memory = None
+        for first, padded in self._padded(images, groups, samples):
+            windows = self._runs(padded)
+            for start in range(0, self.outputs[0], lines):
+                block = windows[:, :, start : start + lines]
+                shape = (groups, math.prod(block.shape[1 : 2 + len(self.outputs)]), length // groups)
+                if block.flags.c_contiguous:  # a kernel of one element: the image is its own columns
+                    columns = block.reshape(-1).view(images.dtype).reshape(shape)
+                else:
+                    if memory is None:
+                        memory = empty((groups * samples * lines * line * length // groups,), images.dtype)
+                    columns = memory[: math.prod(shape)].reshape(shape)
+                    np.copyto(np.ndarray(block.shape, block.dtype, columns), block)
+                yield (slice(first, first + len(padded)), slice(start, start + lines)), columns
+
+    def _runs(self, padded: Array) -> Array:
+        """A view of all windows, whose elements are contiguous runs: (groups, N, *outputs, what of the kernel is left).
+
+        NumPy copies an element of any size with one memcpy, so the runs are copied much faster than their numbers.
+        """
+        kernel, inner = self.windows.kernel, self.windows.dilation
+        batch, group, *axes, _ = padded.strides
+        run = padded.shape[-1] * padded.itemsize
+        if inner[-1] == 1 or kernel[-1] == 1:
+            run *= kernel[-1]
+            kernel, inner = kernel[:-1], inner[:-1]
+        outer = [step * s for step, s in zip(axes, self.windows.stride, strict=True)]
+        within = [step * d for step, d in zip(axes, inner, strict=False)]
+        shape = (padded.shape[1], len(padded), *self.outputs, *kernel)
+        return np.ndarray(shape, np.dtype((np.void, run)), padded, 0, (group, batch, *outer, *within))
+
+    def _padded(self, images: Array, groups: int, samples: int) -> Iterator[tuple[int, Array]]:
+        """(first sample, padded samples as a contiguous (samples, groups, *sizes, C / groups)), some samples at a time.
+
+        Memory is used again for the next ones.
+        """
+        pads: Pads = ((0, 0), *self.pads, (0, 0))
+        if groups == 1 and images.flags.c_contiguous and not any(map(any, pads)):
+            for first in range(0, len(images), samples):
+                yield first, images[first : first + samples, None]
+            return
+        sizes = [size + before + after for size, (before, after) in zip(images.shape[1:-1], self.pads, strict=True)]
+        channels = images.shape[-1]
+        make = zeros if any(map(any, pads)) else empty
+        padded = make((samples, groups, *sizes, channels // groups), images.dtype)
+        of = slice(None), *inside(images.shape, pads)[1:]
+        to = slice(None), slice(None), *inside(images.shape, pads, padded=True)[1:-1]
+        for first in range(0, len(images), samples):
+            some = images[first : first + samples]
+            if self.mode == "zeros":
+                some = some[of]
+                target = padded[: len(some)][to]
+            else:
+                some = pad(some, pads, self.mode)
+                target = padded[: len(some)]
+            _regroup(target, some)
+            yield first, padded[: len(some)]
+
+
+def _regroup(target: Array, images: Array) -> None:
+    """Copy (N, *spatial, C) to (N, groups, *spatial, C / groups)."""
+    split = np.moveaxis(images.reshape(*images.shape[:-1], target.shape[1], -1), -2, 1)
+    if images.strides[-1] == images.itemsize or images.shape[-1] > 16:
+        target[...] = split
+    else:
+        for channel in range(target.shape[-1]):  # planes: the inner loop runs along a line, not over a few channels
+            target[..., channel] = split[..., channel]
+
+
+# ------------------------------------------------------------------ bands
+
+
+@functools.lru_cache(maxsize=1024)
+def best_band(channels: int, filters: int, outputs: int, kernel: int, stride: int, dilation: int) -> int:
+    """How many neighbouring outputs one row of columns should serve.
+
+    With few channels the runs are too short to be copied fast, and with few filters the product is too narrow to fill
+    the vector units. A row for several neighbouring outputs has longer runs and gives more numbers, and is multiplied
+    by a banded matrix, where the zeros are wasted work. The least estimated time for each output wins, in ns:
+    """
+    if dilation > 1 and kernel > 1:
+        return 1
+
+    def time(band: int) -> float:
+        run = channels * (kernel + (band - 1) * stride)
+        copy = 2 + 4 * run / 70  # a call of memcpy, then 70 GB/s
+        product = 2 * run * 16 * -(-band * filters // 16) / 200  # 200 GFLOP/s, for 16 filters at a time
+        return (copy + product) / band
+
+    return min((band for band in range(1, min(outputs, 32) + 1) if outputs % band == 0), key=time)
+
+
+def _banded(weight: Array, band: int, stride: int) -> Array:
+    """(groups, *kernel, C, F) to (groups, *wider kernel, C, band, F): the filters of output j stand j strides on."""
+    if band == 1:
+        return weight
+    *outer, kernel, channels, filters = weight.shape
+    wide = np.zeros((*outer, kernel + (band - 1) * stride, channels, band, filters), weight.dtype)
+    for j in range(band):
+        wide[..., j * stride : j * stride + kernel, :, j, :] = weight
+    return wide
+
+
+def _unbanded(dmatrix: Array, shape: Sizes, band: int, stride: int) -> Array:
+    """The adjoint of `_banded`."""
+    *outer, kernel, channels, filters = shape
+    wide = dmatrix.reshape(*outer, kernel + (band - 1) * stride, channels, band, filters)
+    dweight = wide[..., :kernel, :, 0, :]
+    for j in range(1, band):
+        dweight = dweight + wide[..., j * stride : j * stride + kernel, :, j, :]
+    return dweight
