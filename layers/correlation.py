@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backhand.layers.memory import empty, zeros
-from backhand.layers.padding import Pads, inside, pad
+from backhand.layers import winograd
+from backhand.layers.memory import empty
+from backhand.layers.padding import Pads, padded_samples
 from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
 from backhand.layers.windows import Sizes, Windows
@@ -53,6 +54,8 @@ class Correlation:
         drows: Array | None = None,
     ) -> Array | None:
         """Write the rows (+ bias), or return dW from drows; both at once for one set of columns."""
+        if self._suits_winograd(images, weight):
+            return winograd.correlate(images, self.pads, weight[0], rows, bias, drows)
         groups, channels, filters = len(weight), images.shape[-1], weight.shape[0] * weight.shape[-1]
         band = 1
         if groups == 1:
@@ -99,6 +102,14 @@ class Correlation:
             first += other
         return _unbanded(first, weight.shape, band, self.windows.stride[-1])
 
+    def _suits_winograd(self, images: Array, weight: Array) -> bool:
+        single = self.windows == Windows((3, 3), (1, 1), (1, 1)) and len(weight) == 1 and self.mode == "zeros"
+        return (
+            single
+            and images.dtype == np.float32
+            and winograd.pays(len(images), self.outputs, images.shape[-1], weight.shape[-1])
+        )
+
     def _widened(self, band: int) -> Correlation:
         """The same with a window for `band` neighbouring outputs at a time, which are then neighbours in one row."""
         if band == 1:
@@ -119,7 +130,7 @@ class Correlation:
         lines = min(self.outputs[0], max(1, most // line))
         samples = min(len(images), max(1, most // (line * self.outputs[0])))
         memory = None
-        for first, padded in self._padded(images, groups, samples):
+        for first, padded in padded_samples(images, self.pads, samples, self.mode, groups):
             windows = self._runs(padded)
             for start in range(0, self.outputs[0], lines):
                 block = windows[:, :, start : start + lines]
@@ -148,43 +159,6 @@ class Correlation:
         within = [step * d for step, d in zip(axes, inner, strict=False)]
         shape = (padded.shape[1], len(padded), *self.outputs, *kernel)
         return np.ndarray(shape, np.dtype((np.void, run)), padded, 0, (group, batch, *outer, *within))
-
-    def _padded(self, images: Array, groups: int, samples: int) -> Iterator[tuple[int, Array]]:
-        """(first sample, padded samples as a contiguous (samples, groups, *sizes, C / groups)), some samples at a time.
-
-        Memory is used again for the next ones.
-        """
-        pads: Pads = ((0, 0), *self.pads, (0, 0))
-        if groups == 1 and images.flags.c_contiguous and not any(map(any, pads)):
-            for first in range(0, len(images), samples):
-                yield first, images[first : first + samples, None]
-            return
-        sizes = [size + before + after for size, (before, after) in zip(images.shape[1:-1], self.pads, strict=True)]
-        channels = images.shape[-1]
-        make = zeros if any(map(any, pads)) else empty
-        padded = make((samples, groups, *sizes, channels // groups), images.dtype)
-        of = slice(None), *inside(images.shape, pads)[1:]
-        to = slice(None), slice(None), *inside(images.shape, pads, padded=True)[1:-1]
-        for first in range(0, len(images), samples):
-            some = images[first : first + samples]
-            if self.mode == "zeros":
-                some = some[of]
-                target = padded[: len(some)][to]
-            else:
-                some = pad(some, pads, self.mode)
-                target = padded[: len(some)]
-            _regroup(target, some)
-            yield first, padded[: len(some)]
-
-
-def _regroup(target: Array, images: Array) -> None:
-    """Copy (N, *spatial, C) to (N, groups, *spatial, C / groups)."""
-    split = np.moveaxis(images.reshape(*images.shape[:-1], target.shape[1], -1), -2, 1)
-    if images.strides[-1] == images.itemsize or images.shape[-1] > 16:
-        target[...] = split
-    else:
-        for channel in range(target.shape[-1]):  # planes: the inner loop runs along a line, not over a few channels
-            target[..., channel] = split[..., channel]
 
 
 # ------------------------------------------------------------------ bands

@@ -6,9 +6,12 @@ place that was repeated. This serves convolutions of any dimension, and whatever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from backhand.layers.base import Layer
+from backhand.layers.memory import zeros
 from backhand.layers.parameter import Array
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -51,6 +54,43 @@ def pad(x: Array, pads: Pads, mode: str = "zeros", value: float = 0.0) -> Array:
         if before or after:
             x = x.take(_sources(x.shape[axis], before, after, mode), axis)
     return x
+
+
+def padded_samples(
+    images: Array, pads: Pads, samples: int, mode: str = "zeros", groups: int = 1
+) -> Iterator[tuple[int, Array]]:
+    """A channels-last batch, some samples at a time: (number of the first, (samples, groups, *sizes, C / groups)).
+
+    pads : for the spatial axes. What comes is contiguous, and its memory is used again for the next samples.
+    """
+    if groups == 1 and images.flags.c_contiguous and not any(map(any, pads)):
+        for first in range(0, len(images), samples):
+            yield first, images[first : first + samples, None]
+        return
+    pads = ((0, 0), *pads, (0, 0))
+    shape = [size + before + after for size, (before, after) in zip(images.shape, pads, strict=True)]
+    # where there is a border of zeros, it is not written again
+    padded = zeros((samples, groups, *shape[1:-1], shape[-1] // groups), images.dtype)
+    of = slice(None), *inside(images.shape, pads)[1:]
+    to = slice(None), *inside(images.shape, pads, padded=True)[1:-1]
+    for first in range(0, len(images), samples):
+        some = images[first : first + samples]
+        target = np.moveaxis(padded[: len(some)], 1, -2)
+        if mode == "zeros":
+            some, target = some[of], target[to]
+        else:
+            some = pad(some, pads, mode)
+        _copy(some.reshape(*some.shape[:-1], *target.shape[-2:]), target)
+        yield first, padded[: len(some)]
+
+
+def _copy(images: Array, target: Array) -> None:
+    """NumPy's innermost loop runs along the last axis of the target; over a few channels that would be very short."""
+    if images.strides[-1] == images.itemsize or images.shape[-1] > 16:
+        target[...] = images
+    else:
+        for channel in range(images.shape[-1]):
+            target[..., channel] = images[..., channel]
 
 
 def unpad(dy: Array, pads: Pads, mode: str = "zeros") -> Array:
