@@ -41,10 +41,8 @@ _B = np.array(
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 A, B, G = (np.kron(m, m).astype(np.float32) for m in (_A, _B, _G))  # (36, 16), (36, 36), (36, 9)
 
-# So many tiles at a time at least: their products also have to fetch the weights each time.
-TILES = 128
-# And as many more as have so many bytes when they are transformed.
-TILE_BYTES = 1 << 21
+# Tiles of about so many bytes at a time stay in the cache when they are transformed.
+TILE_BYTES = 1 << 22
 # A part of the batch that is worth a thread of its own, in multiplications and additions.
 THREAD_WORK = 5e7
 
@@ -55,17 +53,14 @@ def tiles(outputs: Sizes) -> Sizes:
 
 
 def pays(samples: int, outputs: Sizes, channels: int, filters: int) -> bool:
-    """Whether it is faster than columns, by an estimate of both times in ns."""
-    if min(channels, filters) < 24:
+    """Whether it is faster than columns: an estimate of both times in ns, for products at 190 GFLOP/s."""
+    if min(channels, filters) < 16:
         return False
-    number = samples * math.prod(tiles(outputs))
-    products = 72 * channels * filters * number / 160
-    transforms = (
-        number * (36 * 36 * 2 * channels + 36 * 16 * 2 * filters) / 100 + number * 50 * (channels + filters) / 8
-    )
-    weights = 36 * channels * filters / 2
-    direct = 18 * channels * filters * samples * math.prod(outputs) / 190
-    return products + transforms + weights < direct
+    number, pixels = samples * math.prod(tiles(outputs)), samples * math.prod(outputs)
+    products = 2 * number * (36 * channels * filters + 36 * 36 * channels + 36 * 16 * filters) / 190
+    moves = 6 * number * (channels + filters) + 36 * channels * filters
+    direct = pixels * (18 * channels * (filters + 4) / 190 + channels / 2 + 6)
+    return products + moves < direct
 
 
 def correlate(
@@ -89,15 +84,12 @@ def correlate(
         (before, 4 * count + 2 - size - before)
         for (before, _), count, size in zip(pads, (high, wide), images.shape[1:3], strict=True)
     )
-    # the weights as they lie in memory: filters last, or channels last
-    turned = weight.strides[-1] > weight.strides[-2]
-    lying = weight.swapaxes(-1, -2) if turned else weight
+    # at least as many rows as the weights have: products have to fetch these each time
+    most = max((channels + filters) // 2, TILE_BYTES // (36 * 4 * (channels + filters)))
     spread = None
     if rows is not None:
-        spread = empty((36, *lying.shape[2:]), np.float32)
-        np.matmul(G, np.ascontiguousarray(lying).reshape(9, -1), out=spread.reshape(36, -1))
-        spread = spread.swapaxes(1, 2) if turned else spread
-    most = max(TILES, TILE_BYTES // (36 * 4 * (channels + filters)))
+        spread = empty((36, channels, filters), np.float32)
+        np.matmul(G, weight.reshape(9, -1), out=spread.reshape(36, -1))
 
     def work(part: slice) -> Array | None:
         dspread = None
@@ -115,10 +107,8 @@ def correlate(
             if drows is not None:
                 given = _disassemble(drows[part][place], windows.shape[1], wide).reshape(number, 16, filters)
                 given = np.matmul(A, given, out=empty((number, 36, filters), np.float32))
-                pair = (given, inputs) if turned else (inputs, given)
-                product = np.matmul(
-                    pair[0].transpose(1, 2, 0), pair[1].swapaxes(0, 1), out=empty((36, *lying.shape[2:]), np.float32)
-                )
+                product = empty((36, channels, filters), np.float32)
+                np.matmul(inputs.transpose(1, 2, 0), given.swapaxes(0, 1), out=product)
                 if dspread is None:
                     dspread = product
                 else:
@@ -131,8 +121,7 @@ def correlate(
         return None
     for other in others:
         first += other
-    dweight = (G.T @ first.reshape(36, -1)).reshape(1, *lying.shape)
-    return dweight.swapaxes(-1, -2) if turned else dweight
+    return (G.T @ first.reshape(36, -1)).reshape(1, 3, 3, channels, filters)
 
 
 def _tiles_of(images: Array, pads: Pads, counts: Sizes, most: int) -> Iterator[tuple[slice, slice, Array]]:
