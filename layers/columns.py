@@ -7,9 +7,7 @@ inside (N, *spatial, C): that is a transposed view, which costs nothing, and ele
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -86,34 +84,31 @@ class ColumnsNd(Layer):
         if dweight is not None:
             self._add_to_weight(np.moveaxis(dweight, (-1, -2), (1, 2)))
 
-    def _spread(self, rows: Array, images: Array, pads: Pads, partner: Array | None = None) -> None:
-        """The adjoint of `_gather`: images from rows (written), and dW from the rows and `partner` in their place.
+    def _spread(self, rows: Array, images: Array) -> None:
+        """Images from rows (to be written): the adjoint of `_gather`."""
+        weight = np.moveaxis(self._weight_groups(self.weight.data), (1, 2), (-1, -2))
+        Correlation(self._windows(), self._pads(), rows.shape[1:-1], self.padding_mode).spread(rows, weight, images)
 
-        An image position i meets output o with element k where i + p = o s + k d. So of positions that are s apart,
-        one phase of the image, each sees the same elements of the window at consecutive outputs: every phase is a
-        convolution with stride 1 of the rows with its share of the kernel, backwards.
+    def _mirrored(self) -> bool:
+        """Whether `_spread` is better done as a correlation of the rows with the kernel backwards.
+
+        That takes a stride of 1. With few channels in the images its product would be too narrow.
         """
-        n = self.axes
-        geometry = zip(images.shape[1:-1], rows.shape[1:-1], self.kernel_size, self.stride, self.dilation, strict=True)
-        phases = [_phases(*line, before) for line, (before, _) in zip(geometry, pads, strict=True)]
-        weight = self._weight_groups(self.weight.data)
-        dweight = None if partner is None else np.zeros_like(weight)
-        for phase in itertools.product(*phases):
-            positions: Index = (slice(None), *(line.positions for line in phase))
-            elements: Index = (..., *(line.elements for line in phase))
-            around = tuple(line.pads for line in phase)
-            windows = Windows(tuple(line.count for line in phase), (1,) * n, tuple(line.dilation for line in phase))
-            image = images[positions]
-            if not all(windows.kernel):
-                image[...] = 0
-                continue
-            every = Correlation(windows, around, image.shape[1:-1])
-            share = np.moveaxis(weight[elements], (1, 2), (-2, -1))
-            found = every.run(rows, share, image, drows=None if partner is None else partner[positions])
-            if dweight is not None and found is not None:
-                dweight[elements] = np.moveaxis(found, (-2, -1), (1, 2))
+        return set(self.stride) == {1} and self.weight.shape[1] > 8
+
+    def _spread_mirrored(self, rows: Array, images: Array, partner: Array | None = None) -> None:
+        """The same, and dW from `partner` in the place of the images where there is one, for one set of columns.
+
+        With stride 1 an image position i meets output i + p - k d with element k: the kernel backwards, at the rows
+        padded by the extent of the window less p.
+        """
+        backwards: Index = (..., *(slice(None, None, -1),) * self.axes)
+        weight = np.moveaxis(self._weight_groups(self.weight.data)[backwards], (1, 2), (-2, -1))
+        pads = self._pads() if self.padding_mode == "zeros" else ((0, 0),) * self.axes
+        pads = tuple((e - 1 - a, e - 1 - b) for e, (a, b) in zip(self._windows().extent, pads, strict=True))
+        dweight = Correlation(self._windows(), pads, images.shape[1:-1]).run(rows, weight, images, drows=partner)
         if dweight is not None:
-            self._add_to_weight(dweight)
+            self._add_to_weight(np.moveaxis(dweight, (-2, -1), (1, 2))[backwards])
 
     def _weight_groups(self, weight: Array) -> Array:
         """(rows, C/groups, *kernel) as (groups, rows/groups, C/groups, *kernel)."""
@@ -146,30 +141,3 @@ class ColumnsNd(Layer):
             self.bias.grad += lines.reshape(-1, dy.shape[-1]).sum(axis=0)
         else:
             self.bias.grad += dy.sum(axis=tuple(range(dy.ndim - 1)))
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Positions of one axis of an image that are a stride apart, and the windows that they are in."""
-
-    positions: slice
-    elements: slice  # of the kernel: those that meet them, backwards
-    count: int  # of these elements
-    dilation: int  # between the outputs that consecutive ones of them belong to
-    pads: tuple[int, int]  # around the outputs
-
-
-def _phases(size: int, outputs: int, kernel: int, s: int, d: int, padding: int) -> list[Phase]:
-    """All phases of one axis: in phase r, position r + m s meets element k with output m + (r + p - k d) / s."""
-    phases = []
-    step, dilation = s // math.gcd(s, d), d // math.gcd(s, d)
-    for r in range(min(s, size)):
-        first = next((k for k in range(min(step, kernel)) if (k * d - r - padding) % s == 0), kernel)
-        count = len(range(first, kernel, step))
-        reach = (count - 1) * dilation
-        before = (first * d - r - padding) // s + reach
-        after = len(range(r, size, s)) - outputs - before + reach
-        last = first + (count - 1) * step
-        elements = slice(last, first - step if first >= step else None, -step)
-        phases.append(Phase(slice(r, None, s), elements, count, dilation, (before, after)))
-    return phases

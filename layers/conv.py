@@ -76,19 +76,24 @@ class _ConvNd(ColumnsNd):
         (x,) = self.saved()
         images, drows = self._channels_last(x), self._channels_last(dout)
         self._add_to_bias(drows)
-        if not self.input_requires_grad:
+        dx = empty(images.shape, images.dtype) if self.input_requires_grad else None
+        if dx is not None and self._mirrored():
+            self._backward_mirrored(drows, dx, images)
+        else:
             self._gather(images, None, drows=drows)
-            return None
+            if dx is not None:
+                self._spread(drows, dx)
+        return None if dx is None else self._channels_first(dx, x)
+
+    def _backward_mirrored(self, drows: Array, dx: Array, images: Array) -> None:
         if self.padding_mode == "zeros":
-            dx = empty(images.shape, images.dtype)
-            self._spread(drows, dx, self._pads(), images)
+            self._spread_mirrored(drows, dx, images)
         else:
             pads: Pads = ((0, 0), *self._pads(), (0, 0))
             padded = pad(images, pads, self.padding_mode)
             dpadded = empty(padded.shape, padded.dtype)
-            self._spread(drows, dpadded, ((0, 0),) * self.axes, padded)
-            dx = unpad(dpadded, pads, self.padding_mode)
-        return self._channels_first(dx, x)
+            self._spread_mirrored(drows, dpadded, padded)
+            dx[...] = unpad(dpadded, pads, self.padding_mode)
 
     def _depthwise(self) -> bool:
         return self.groups == self.in_channels > 1

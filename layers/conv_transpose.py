@@ -59,7 +59,8 @@ class _ConvTransposeNd(ColumnsNd):
         sizes = self._sizes(x.shape, output_size)
         pixels = self._channels_last(x)
         y = empty((len(pixels), *sizes, self.out_channels), x.dtype)
-        self._spread(pixels, y, self._pads())
+        spread = self._spread_mirrored if self._mirrored() else self._spread
+        spread(pixels, y)
         if self.bias is not None:
             y += self.bias.data
         y = self._channels_first(y, x)

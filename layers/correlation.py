@@ -16,7 +16,7 @@ import numpy as np
 
 from backhand.layers import winograd
 from backhand.layers.memory import empty
-from backhand.layers.padding import Pads, padded_samples
+from backhand.layers.padding import Pads, padded_samples, unpad
 from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
 from backhand.layers.windows import Sizes, Windows
@@ -102,6 +102,49 @@ class Correlation:
             first += other
         return _unbanded(first, weight.shape, band, self.windows.stride[-1])
 
+    def spread(self, rows: Array, weight: Array, images: Array) -> None:
+        """The adjoint: images[o s + k d - p] += rows[o] W[k]^T, written to images.
+
+        dcolumns = rows W^T        and images is dcolumns put back to where the columns are taken from
+        """
+        groups, channels, filters = len(weight), images.shape[-1], weight.shape[0] * weight.shape[-1]
+        band = 1
+        if groups == 1:
+            stretch = (self.windows.kernel[-1], self.windows.stride[-1], self.windows.dilation[-1])
+            band = best_band(channels, filters, self.outputs[-1], *stretch, True)
+        wide = self._widened(band)
+        along = band if len(self.outputs) == 1 else 1
+        shape = (groups, -1, band * filters // groups)
+        matrix = _banded(weight, band, self.windows.stride[-1]).reshape(shape).swapaxes(1, 2)
+        pads: Pads = ((0, 0), *self.pads, (0, 0))
+        sizes = [size + before + after for size, (before, after) in zip(images.shape, pads, strict=True)][1:-1]
+        samples, lines = wide._block(matrix.shape[2] * groups, images.itemsize, len(images))
+
+        def work(part: slice) -> None:
+            dpadded = empty((samples, groups, *sizes, channels // groups), images.dtype)
+            for first in range(part.start, part.stop, samples):
+                some = slice(first, min(first + samples, part.stop))
+                dpadded.fill(0)
+                windows = wide._runs(dpadded[: some.stop - some.start])
+                *elements, run = windows.shape[2 + len(self.outputs) :]
+                # so many windows of a line overlap
+                turns = -(-run * groups // channels // wide.windows.stride[-1])
+                for start in range(0, wide.outputs[0], lines):
+                    block = np.ascontiguousarray(rows[some, start * along : (start + lines) * along])
+                    block = block.reshape(-1, groups, shape[2]).swapaxes(0, 1)
+                    target = windows[:, :, start : start + lines]
+                    dcolumns = empty(target.shape, images.dtype)
+                    np.matmul(block, matrix, out=dcolumns.reshape(*block.shape[:2], -1))
+                    for element in np.ndindex(*elements):
+                        for turn in range(turns):
+                            at = (*(slice(None),) * (1 + len(self.outputs)), slice(turn, None, turns), *element)
+                            target[at] += dcolumns[at]
+                summed = np.moveaxis(dpadded[: some.stop - some.start], 1, -2).reshape(-1, *sizes, channels)
+                images[some] = unpad(summed, pads, self.mode)
+
+        operations = 2 * math.prod(self.outputs) * weight.size
+        in_parts(work, len(images), math.ceil(THREAD_WORK / operations))
+
     def _suits_winograd(self, images: Array, weight: Array) -> bool:
         single = self.windows == Windows((3, 3), (1, 1), (1, 1)) and len(weight) == 1 and self.mode == "zeros"
         return (
@@ -125,10 +168,8 @@ class Correlation:
         columns : (groups, samples * lines * ..., kernel * C / groups), in memory that the next block uses again
         """
         length = images.shape[-1] * math.prod(self.windows.kernel)
-        most = max(CHUNK_ROWS, CHUNK_BYTES // (length * images.itemsize))  # rows
         line = math.prod(self.outputs[1:])
-        lines = min(self.outputs[0], max(1, most // line))
-        samples = min(len(images), max(1, most // (line * self.outputs[0])))
+        samples, lines = self._block(length, images.itemsize, len(images))
         memory = None
         for first, padded in padded_samples(images, self.pads, samples, self.mode, groups):
             windows = self._runs(padded)
@@ -136,36 +177,50 @@ class Correlation:
                 block = windows[:, :, start : start + lines]
                 shape = (groups, math.prod(block.shape[1 : 2 + len(self.outputs)]), length // groups)
                 if block.flags.c_contiguous:  # a kernel of one element: the image is its own columns
-                    columns = block.reshape(-1).view(images.dtype).reshape(shape)
+                    columns = block.reshape(shape)
                 else:
                     if memory is None:
                         memory = empty((groups * samples * lines * line * length // groups,), images.dtype)
                     columns = memory[: math.prod(shape)].reshape(shape)
-                    np.copyto(np.ndarray(block.shape, block.dtype, columns), block)
+                    copy_runs(block, columns)
                 yield (slice(first, first + len(padded)), slice(start, start + lines)), columns
 
-    def _runs(self, padded: Array) -> Array:
-        """A view of all windows, whose elements are contiguous runs: (groups, N, *outputs, what of the kernel is left).
+    def _block(self, length: int, itemsize: int, batch: int) -> tuple[int, int]:
+        """How many samples, and how many lines of outputs of each, have their columns made at a time."""
+        most = max(CHUNK_ROWS, CHUNK_BYTES // (length * itemsize))  # rows
+        line = math.prod(self.outputs[1:])
+        return min(batch, max(1, most // (line * self.outputs[0]))), min(self.outputs[0], max(1, most // line))
 
-        NumPy copies an element of any size with one memcpy, so the runs are copied much faster than their numbers.
-        """
+    def _runs(self, padded: Array) -> Array:
+        """A view of all windows as contiguous runs: (groups, N, *outputs, *what is left of the kernel, run)."""
         kernel, inner = self.windows.kernel, self.windows.dilation
         batch, group, *axes, _ = padded.strides
-        run = padded.shape[-1] * padded.itemsize
+        run = padded.shape[-1]
         if inner[-1] == 1 or kernel[-1] == 1:
             run *= kernel[-1]
             kernel, inner = kernel[:-1], inner[:-1]
         outer = [step * s for step, s in zip(axes, self.windows.stride, strict=True)]
         within = [step * d for step, d in zip(axes, inner, strict=False)]
-        shape = (padded.shape[1], len(padded), *self.outputs, *kernel)
-        return np.ndarray(shape, np.dtype((np.void, run)), padded, 0, (group, batch, *outer, *within))
+        shape = (padded.shape[1], len(padded), *self.outputs, *kernel, run)
+        return np.ndarray(shape, padded.dtype, padded, 0, (group, batch, *outer, *within, padded.itemsize))
+
+
+def copy_runs(source: Array, target: Array) -> None:
+    """Copy an array whose last axis is contiguous to one that is contiguous, of any shape.
+
+    NumPy copies an element of any size with one memcpy, so runs are copied much faster than their numbers are.
+    """
+    run = np.dtype((np.void, source.shape[-1] * source.itemsize))
+    np.copyto(target.reshape(source.shape).view(run), source.view(run))
 
 
 # ------------------------------------------------------------------ bands
 
 
 @functools.lru_cache(maxsize=1024)
-def best_band(channels: int, filters: int, outputs: int, kernel: int, stride: int, dilation: int) -> int:
+def best_band(
+    channels: int, filters: int, outputs: int, kernel: int, stride: int, dilation: int, spread: bool = False
+) -> int:
     """How many neighbouring outputs one row of columns should serve.
 
     With few channels the runs are too short to be copied fast, and with few filters the product is too narrow to fill
@@ -177,6 +232,8 @@ def best_band(channels: int, filters: int, outputs: int, kernel: int, stride: in
 
     def time(band: int) -> float:
         run = channels * (kernel + (band - 1) * stride)
+        if spread:
+            return (8 + run / 4) / band + 2 * run * filters / 200  # adding, and the product
         copy = 2 + 4 * run / 70  # a call of memcpy, then 70 GB/s
         product = 2 * run * 16 * -(-band * filters // 16) / 200  # 200 GFLOP/s, for 16 filters at a time
         return (copy + product) / band
