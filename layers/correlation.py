@@ -19,7 +19,7 @@ from backhand.layers.memory import empty
 from backhand.layers.padding import Pads, padded_samples, unpad
 from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
-from backhand.layers.windows import Sizes, Windows
+from backhand.layers.windows import Sizes, Windows, copy_runs
 
 # Columns are made for so many bytes at a time, which stay in a core's cache, ...
 CHUNK_BYTES = 1 << 19
@@ -27,6 +27,9 @@ CHUNK_BYTES = 1 << 19
 CHUNK_ROWS = 512
 # A part of the batch that is worth a thread of its own, in operations: about half a millisecond.
 THREAD_WORK = 5e7
+
+# The windows that Winograd's convolution takes.
+_SQUARES = [Windows((k, k), (1, 1), (1, 1)) for k in (3, 5)]
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,12 @@ class Correlation:
         in_parts(work, len(images), math.ceil(THREAD_WORK / operations))
 
     def _suits_winograd(self, images: Array, weight: Array) -> bool:
-        single = self.windows == Windows((3, 3), (1, 1), (1, 1)) and len(weight) == 1 and self.mode == "zeros"
         return (
-            single
+            self.windows in _SQUARES
             and images.dtype == np.float32
-            and winograd.pays(len(images), self.outputs, images.shape[-1], weight.shape[-1])
+            and len(weight) == 1
+            and self.mode == "zeros"
+            and winograd.pays(self.windows.kernel[0], len(images), self.outputs, *weight.shape[-2:])
         )
 
     def _widened(self, band: int) -> Correlation:
@@ -203,15 +207,6 @@ class Correlation:
         within = [step * d for step, d in zip(axes, inner, strict=False)]
         shape = (padded.shape[1], len(padded), *self.outputs, *kernel, run)
         return np.ndarray(shape, padded.dtype, padded, 0, (group, batch, *outer, *within, padded.itemsize))
-
-
-def copy_runs(source: Array, target: Array) -> None:
-    """Copy an array whose last axis is contiguous to one that is contiguous, of any shape.
-
-    NumPy copies an element of any size with one memcpy, so runs are copied much faster than their numbers are.
-    """
-    run = np.dtype((np.void, source.shape[-1] * source.itemsize))
-    np.copyto(target.reshape(source.shape).view(run), source.view(run))
 
 
 # ------------------------------------------------------------------ bands

@@ -1,21 +1,23 @@
-"""Winograd's convolution: 3 x 3 windows, four outputs by four at a time, with a quarter of the multiplications.
+"""Winograd's convolution: many fewer multiplications for 3 x 3 and 5 x 5 windows with stride 1.
 
-Four neighbouring outputs of a filter with three taps, y = (y0 ... y3), are bilinear in the filter g and the six inputs
-d that they see. The plain sums take 12 products of the two; but as a convolution multiplies polynomials, 6 products of
-their values, at the points 0, 1, -1, 2, -2 and infinity, are enough:
+Tiles of m x m outputs see (m + r - 1) x (m + r - 1) inputs through windows of r x r; here that is always 6 x 6, so m is
+4 for r = 3, and 2 for r = 5. In one dimension a convolution multiplies polynomials, and a product of polynomials is
+known by its values at as many points as it has coefficients: at 0, 1, -1, 2, -2 and infinity, 6 products take the place
+of the m r plain ones. With V the values of a polynomial at these points, and so V^T and V^-T for the transposed problem
+that a correlation is:
 
     y = A^T ((G g) * (B^T d))          and in two dimensions          Y = A^T ((G g G^T) * (B^T D B)) A
 
-for a tile Y of 4 x 4 outputs that sees D, 6 x 6 inputs. 36 products take the place of 144. Between several channels
-the * becomes a matrix product over the channels, one for each of the 36. The gradients are the adjoints of these maps.
-Written over the 36 (or 16, or 9) numbers of a tile in a row, A, B and G are one matrix each (a Kronecker product), and
-so the transforms are matrix products as well.
+Instead of 144 (m = 4) or 100 (m = 2) products there are 36. Between several channels the * becomes a matrix product
+over the channels, one for each of the 36; and the gradients are the adjoints of these maps. Written over the numbers
+of a tile in one row, A, B and G are one matrix each (a Kronecker product), so the transforms are products as well.
 
 Lavin & Gray 2015, arXiv:1509.09308
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -25,21 +27,26 @@ from backhand.layers.memory import empty, zeros
 from backhand.layers.padding import Pads, padded_samples
 from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
-from backhand.layers.windows import Sizes
+from backhand.layers.windows import Sizes, copy_runs
 
-_A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).T
-_B = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-).T
-_G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-A, B, G = (np.kron(m, m).astype(np.float32) for m in (_A, _B, _G))  # (36, 16), (36, 36), (36, 9)
+POINTS = (0, 1, -1, 2, -2)  # and infinity, which reads the highest coefficient
+
+
+@functools.cache
+def transforms(r: int) -> tuple[Array, Array, Array]:
+    """A (36, m m), B (36, 36) and G (36, r r) for windows of r x r."""
+    m = 7 - r
+    a, g, b = np.zeros((6, m)), np.zeros((6, r)), np.zeros((6, 6))
+    a[5, -1] = g[5, -1] = 1
+    b[:, 5] = np.poly(POINTS)[::-1]
+    for i, point in enumerate(POINTS):
+        others = np.poly([other for other in POINTS if other != point])[::-1]  # the polynomial with these zeros
+        a[i] = [float(point) ** k for k in range(m)]
+        g[i] = [float(point) ** k for k in range(r)] / np.polyval(others[::-1], point)
+        b[:5, i] = others
+    first, second, third = (np.kron(matrix, matrix).astype(np.float32) for matrix in (a, b, g))
+    return first, second, third
+
 
 # Tiles of about so many bytes at a time stay in the cache when they are transformed.
 TILE_BYTES = 1 << 22
@@ -47,19 +54,15 @@ TILE_BYTES = 1 << 22
 THREAD_WORK = 5e7
 
 
-def tiles(outputs: Sizes) -> Sizes:
-    """How many tiles of 4 x 4 cover so many outputs."""
-    return tuple(-(-size // 4) for size in outputs)
-
-
-def pays(samples: int, outputs: Sizes, channels: int, filters: int) -> bool:
+def pays(r: int, samples: int, outputs: Sizes, channels: int, filters: int) -> bool:
     """Whether it is faster than columns: an estimate of both times in ns, for products at 190 GFLOP/s."""
     if min(channels, filters) < 16:
         return False
-    number, pixels = samples * math.prod(tiles(outputs)), samples * math.prod(outputs)
-    products = 2 * number * (36 * channels * filters + 36 * 36 * channels + 36 * 16 * filters) / 190
+    m = 7 - r
+    number, pixels = samples * math.prod(-(-size // m) for size in outputs), samples * math.prod(outputs)
+    products = 2 * number * (36 * channels * filters + 36 * 36 * channels + 36 * m * m * filters) / 190
     moves = 6 * number * (channels + filters) + 36 * channels * filters
-    direct = pixels * (18 * channels * (filters + 4) / 190 + channels / 2 + 6)
+    direct = pixels * (2 * r * r * channels * (filters + 4) / 190 + r * r / 16 * channels + 2 * r)
     return products + moves < direct
 
 
@@ -74,39 +77,41 @@ def correlate(
     """Write the rows (+ bias), or return dW from drows, or both, as `Correlation.run` does.
 
     images : (N, H, W, C)      rows, drows : (N, *outputs, F)
-    weight : (3, 3, C, F)      dW : (1, 3, 3, C, F); all of float32
+    weight : (r, r, C, F)      dW : (1, r, r, C, F); all of float32
     """
+    r, _, channels, filters = weight.shape
+    m = 7 - r
+    a, b, g = transforms(r)
     outputs = (drows if rows is None else rows).shape[1:3]  # type: ignore[union-attr]
-    high, wide = tiles(outputs)
-    *_, channels, filters = weight.shape
+    high, wide = (-(-size // m) for size in outputs)
     # with enough zeros for whole tiles
     pads = tuple(
-        (before, 4 * count + 2 - size - before)
+        (before, m * count + r - 1 - size - before)
         for (before, _), count, size in zip(pads, (high, wide), images.shape[1:3], strict=True)
     )
-    # at least as many rows as the weights have: products have to fetch these each time
+    # at least as many tiles at a time as the weights have rows: a product has to fetch these each time
     most = max((channels + filters) // 2, TILE_BYTES // (36 * 4 * (channels + filters)))
     spread = None
     if rows is not None:
         spread = empty((36, channels, filters), np.float32)
-        np.matmul(G, weight.reshape(9, -1), out=spread.reshape(36, -1))
+        np.matmul(g, weight.reshape(r * r, -1), out=spread.reshape(36, -1))
 
     def work(part: slice) -> Array | None:
         dspread = None
-        for samples, lines, windows in _tiles_of(images[part], pads, (high, wide), most):
+        for (samples, lines), windows in _tiles(images[part], pads, (high, wide), m, most):
             number = math.prod(windows.shape[:3])
             inputs = empty((number, 36, channels), np.float32)
-            np.copyto(np.ndarray(windows.shape, windows.dtype, inputs), windows)
-            inputs = np.matmul(B.T, inputs, out=empty(inputs.shape, np.float32))
-            place = samples, slice(lines.start * 4, lines.stop * 4)
+            copy_runs(windows, inputs)
+            inputs = np.matmul(b.T, inputs, out=empty(inputs.shape, np.float32))
+            place = samples, slice(lines.start * m, lines.stop * m)
             if rows is not None and spread is not None:
                 found = empty((number, 36, filters), np.float32)
                 np.matmul(inputs.swapaxes(0, 1), spread, out=found.swapaxes(0, 1))
-                found = np.matmul(A.T, found, out=empty((number, 16, filters), np.float32))
-                _assemble(found.reshape(*windows.shape[:3], 4, 4, filters), rows[part][place], bias)
+                found = np.matmul(a.T, found, out=empty((number, m * m, filters), np.float32))
+                _assemble(found.reshape(*windows.shape[:3], m, m, filters), rows[part][place], bias)
             if drows is not None:
-                given = _disassemble(drows[part][place], windows.shape[1], wide).reshape(number, 16, filters)
-                given = np.matmul(A, given, out=empty((number, 36, filters), np.float32))
+                given = _disassemble(drows[part][place], windows.shape[1], wide, m)
+                given = np.matmul(a, given, out=empty((number, 36, filters), np.float32))
                 product = empty((36, channels, filters), np.float32)
                 np.matmul(inputs.transpose(1, 2, 0), given.swapaxes(0, 1), out=product)
                 if dspread is None:
@@ -121,30 +126,31 @@ def correlate(
         return None
     for other in others:
         first += other
-    return (G.T @ first.reshape(36, -1)).reshape(1, 3, 3, channels, filters)
+    return (g.T @ first.reshape(36, -1)).reshape(1, r, r, channels, filters)
 
 
-def _tiles_of(images: Array, pads: Pads, counts: Sizes, most: int) -> Iterator[tuple[slice, slice, Array]]:
-    """(samples, lines of tiles, a view of their (samples, lines, columns of tiles, 6) runs of 6 C numbers)."""
+def _tiles(images: Array, pads: Pads, counts: Sizes, m: int, most: int) -> Iterator[tuple[tuple[slice, slice], Array]]:
+    """((samples, lines of tiles), a view of what they see: (samples, lines, tiles in a line, 6, 6 C))."""
     high, wide = counts
     lines = min(high, max(1, most // wide))
     samples = min(len(images), max(1, most // (high * wide)))
     for first, padded in padded_samples(images, pads, samples):
+        n, _, _, _, channels = padded.shape
         batch, _, down, across, _ = padded.strides
-        run = np.dtype((np.void, 6 * images.shape[-1] * images.itemsize))
-        windows = np.ndarray((len(padded), high, wide, 6), run, padded, 0, (batch, 4 * down, 4 * across, down))
+        strides = (batch, m * down, m * across, down, padded.itemsize)
+        windows = np.ndarray((n, high, wide, 6, 6 * channels), padded.dtype, padded, 0, strides)
         for start in range(0, high, lines):
             stop = min(start + lines, high)
-            yield slice(first, first + len(padded)), slice(start, stop), windows[:, start:stop]
+            yield (slice(first, first + n), slice(start, stop)), windows[:, start:stop]
 
 
 def _assemble(found: Array, rows: Array, bias: Array | None) -> None:
-    """Write tiles (N, lines, columns, 4, 4, F) to their places in rows (N, H, W, F), of which they may hang over."""
-    n, high, wide, _, _, filters = found.shape
-    exact = rows.shape[1:3] == (4 * high, 4 * wide)
-    whole = rows if exact else empty((n, 4 * high, 4 * wide, filters), np.float32)
+    """Write tiles (N, high, wide, m, m, F) to their places in rows (N, H, W, F), of which they may hang over."""
+    n, high, wide, m, _, filters = found.shape
+    exact = rows.shape[1:3] == (m * high, m * wide)
+    whole = rows if exact else empty((n, m * high, m * wide, filters), np.float32)
     # splitting axes is a view, whatever the strides are
-    target = whole.reshape(n, high, 4, wide, 4, filters).swapaxes(2, 3)
+    target = whole.reshape(n, high, m, wide, m, filters).swapaxes(2, 3)
     if bias is None:
         target[...] = found
     else:
@@ -153,13 +159,13 @@ def _assemble(found: Array, rows: Array, bias: Array | None) -> None:
         rows[...] = whole[:, : rows.shape[1], : rows.shape[2]]
 
 
-def _disassemble(drows: Array, high: int, wide: int) -> Array:
-    """The tiles (N, high, wide, 4, 4, F) of (N, H, W, F), with zeros where they hang over."""
+def _disassemble(drows: Array, high: int, wide: int, m: int) -> Array:
+    """The tiles (N * high * wide, m m, F) of (N, H, W, F), with zeros where they hang over."""
     n, *sizes, filters = drows.shape
-    if sizes != [4 * high, 4 * wide] or drows.strides[-1] != 4:
-        whole = zeros((n, 4 * high, 4 * wide, filters), np.float32)
+    if sizes != [m * high, m * wide]:
+        whole = zeros((n, m * high, m * wide, filters), np.float32)
         whole[:, : sizes[0], : sizes[1]] = drows
         drows = whole
-    given = empty((n, high, wide, 4, 4, filters), np.float32)
-    given[...] = drows.reshape(n, high, 4, wide, 4, filters).swapaxes(2, 3)
-    return given
+    given = empty((n, high, wide, m, m, filters), np.float32)
+    given[...] = drows.reshape(n, high, m, wide, m, filters).swapaxes(2, 3)
+    return given.reshape(-1, m * m, filters)
