@@ -89,8 +89,8 @@ def correlate(
         (before, m * count + r - 1 - size - before)
         for (before, _), count, size in zip(pads, (high, wide), images.shape[1:3], strict=True)
     )
-    # at least as many tiles at a time as the weights have rows: a product has to fetch these each time
-    most = max((channels + filters) // 2, TILE_BYTES // (36 * 4 * (channels + filters)))
+    # and no fewer tiles at a time than the weights have rows: a product has to fetch these, and dW is added, each time
+    most = max((channels + filters) // (2 if drows is None else 1), TILE_BYTES // (36 * 4 * (channels + filters)))
     spread = None
     if rows is not None:
         spread = empty((36, channels, filters), np.float32)
