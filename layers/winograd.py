@@ -2,9 +2,9 @@
 
 Tiles of m x m outputs see (m + r - 1) x (m + r - 1) inputs through windows of r x r; here that is always 6 x 6, so m is
 4 for r = 3, and 2 for r = 5. In one dimension a convolution multiplies polynomials, and a product of polynomials is
-known by its values at as many points as it has coefficients: at 0, 1, -1, 2, -2 and infinity, 6 products take the place
-of the m r plain ones. With V the values of a polynomial at these points, and so V^T and V^-T for the transposed problem
-that a correlation is:
+known by its values at as many points as it has coefficients: at 6 points, 6 products take the place of the m r plain
+ones. G gives the values of the filter's polynomial there; and as a correlation is the transposed of a convolution, A^T
+and B^T stand where the transposed of evaluating and of interpolating does:
 
     y = A^T ((G g) * (B^T d))          and in two dimensions          Y = A^T ((G g G^T) * (B^T D B)) A
 
@@ -29,7 +29,9 @@ from backhand.layers.parameter import Array
 from backhand.layers.threads import in_parts
 from backhand.layers.windows import Sizes, copy_runs
 
-POINTS = (0, 1, -1, 2, -2)  # and infinity, which reads the highest coefficient
+# With infinity, which reads the highest coefficient. As products, the transforms cost the same for any points, and
+# these round off least: half as much as 0, 1, -1, 2, -2, the usual ones.
+POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 
 
 @functools.cache
@@ -41,8 +43,8 @@ def transforms(r: int) -> tuple[Array, Array, Array]:
     b[:, 5] = np.poly(POINTS)[::-1]
     for i, point in enumerate(POINTS):
         others = np.poly([other for other in POINTS if other != point])[::-1]  # the polynomial with these zeros
-        a[i] = [float(point) ** k for k in range(m)]
-        g[i] = [float(point) ** k for k in range(r)] / np.polyval(others[::-1], point)
+        a[i] = [point**k for k in range(m)]
+        g[i] = [point**k for k in range(r)] / np.polyval(others[::-1], point)
         b[:5, i] = others
     first, second, third = (np.kron(matrix, matrix).astype(np.float32) for matrix in (a, b, g))
     return first, second, third
