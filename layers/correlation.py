@@ -68,7 +68,8 @@ class Correlation:
         along = band if len(self.outputs) == 1 else 1  # of a sequence, lines are outputs
         shape = (groups, -1, band * filters // groups)
         matrix = None if rows is None else _banded(weight, band, self.windows.stride[-1]).reshape(shape)
-        tiled = None if bias is None else np.tile(bias, self.outputs[-1])
+        # added to whole lines where it can be, for longer loops
+        tiled = None if bias is None else np.tile(bias, self.outputs[-1] if len(self.outputs) > 1 else 1)
 
         def work(part: slice) -> Array | None:
             dmatrix = None
