@@ -56,7 +56,10 @@ class Correlation:
         bias: Array | None = None,
         drows: Array | None = None,
     ) -> Array | None:
-        """Write the rows (+ bias), or return dW from drows; both at once for one set of columns."""
+        """Write the rows (+ bias), or return dW from drows; both at once for one set of columns.
+
+        rows : contiguous
+        """
         if self._suits_winograd(images, weight):
             return winograd.correlate(images, self.pads, weight[0], rows, bias, drows)
         groups, channels, filters = len(weight), images.shape[-1], weight.shape[0] * weight.shape[-1]
@@ -75,23 +78,17 @@ class Correlation:
             dmatrix = None
             for (samples, lines), columns in wide._blocks(images[part], groups):
                 place = samples, slice(lines.start * along, lines.stop * along)
+                number = columns.shape[1]
                 if rows is not None and matrix is not None:
-                    block = rows[part][place]
-                    whole = block if block.flags.c_contiguous else empty(block.shape, block.dtype)
-                    np.matmul(columns, matrix, out=whole.reshape(columns.shape[1], groups, -1).swapaxes(0, 1))
+                    block = rows[part][place]  # contiguous: whole samples, or lines of one
+                    np.matmul(columns, matrix, out=block.reshape(number, groups, -1).swapaxes(0, 1))
                     if tiled is not None:
-                        long = whole.reshape(-1, len(tiled))
-                        long += tiled
-                    if whole is not block:
-                        block[...] = whole
+                        block = block.reshape(-1, len(tiled))
+                        block += tiled
                 if drows is not None:
-                    block = np.ascontiguousarray(drows[part][place])
+                    block = np.ascontiguousarray(drows[part][place]).reshape(number, groups, -1).swapaxes(0, 1)
                     found = empty((groups, columns.shape[2], shape[2]), images.dtype)
-                    np.matmul(
-                        columns.swapaxes(1, 2),
-                        block.reshape(columns.shape[1], groups, -1).swapaxes(0, 1),
-                        out=found,
-                    )
+                    np.matmul(columns.swapaxes(1, 2), block, out=found)
                     if dmatrix is None:
                         dmatrix = found
                     else:
