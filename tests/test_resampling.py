@@ -64,16 +64,17 @@ def test_transposed_convolution_is_the_backward_of_convolution_and_its_backward_
     np.testing.assert_allclose(transposed.weight.grad, conv.weight.grad, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("chunk_bytes", "few_channels"), [(1, 0), (1, 99), (1 << 30, 0), (1 << 30, 99)])
-def test_chunks_and_memory_orders_of_the_columns_change_nothing(monkeypatch, chunk_bytes, few_channels):
+@pytest.mark.parametrize("rows", [1, 10, 1 << 30])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_size_of_the_blocks_changes_nothing(monkeypatch, rows, groups):
     def run():
-        layer = ConvTranspose2d(4, 6, 3, stride=(2, 1), padding=1, groups=2, rng=0, dtype="float64")
+        layer = ConvTranspose2d(4, 6, 3, stride=(2, 1), padding=1, groups=groups, rng=0, dtype="float64")
         y = layer(normal(5, 4, 6, 5))
         return y, layer.backward(normal(*y.shape, seed=1)), layer.weight.grad, layer.bias.grad
 
     wanted = run()
-    monkeypatch.setattr("backhand.layers.columns.CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr("backhand.layers.columns.FEW_CHANNELS", few_channels)
+    monkeypatch.setattr("backhand.layers.correlation.CHUNK_BYTES", 1)
+    monkeypatch.setattr("backhand.layers.correlation.CHUNK_ROWS", rows)
     for got, reference in zip(run(), wanted, strict=True):
         np.testing.assert_allclose(got, reference, rtol=1e-12, atol=1e-12)
 
