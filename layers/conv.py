@@ -1,6 +1,7 @@
 """Convolution in one, two and three dimensions: every window of the image times the same weights.
 
-One implementation serves them all; the columns that it works with are those of columns.py.
+One implementation serves them all. The sums themselves are done in correlation.py: through columns, or as Winograd does
+them (winograd.py); those of a depthwise convolution in depthwise.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import one_of, refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
+from backhand.layers.depthwise import Depthwise
 from backhand.layers.memory import empty
 from backhand.layers.padding import MODES, Pads, check_pads, pad, unpad
 from backhand.layers.parameter import Array
@@ -29,8 +31,9 @@ class _ConvNd(ColumnsNd):
 
         y = columns W^T + b        dcolumns = dout W        dW = dout^T columns
 
-    and dx is dcolumns put back to where the columns were taken from, adding where windows overlap. The columns are
-    made again in the backward: they are kernel-size times as large as x, which is all that is kept.
+    and dx is dcolumns put back to where the columns were taken from, adding where windows overlap. With stride 1 that
+    is a convolution as well, of the padded dout with the kernel backwards; its columns, of dout, serve dW too. Columns
+    are made again in the backward: they are kernel-size times as large as x, which is all that is kept.
     """
 
     def __init__(
@@ -65,8 +68,12 @@ class _ConvNd(ColumnsNd):
         x = self.input(x, self.weight.dtype)
         outputs = self._outputs(x)
         images = self._channels_last(x)
-        y = empty((len(images), *outputs, self.out_channels), x.dtype)
-        self._gather(images, y, None if self.bias is None else self.bias.data)
+        bias = None if self.bias is None else self.bias.data
+        if self._depthwise():
+            y = self._kernels(outputs).forward(images, bias)
+        else:
+            y = empty((len(images), *outputs, self.out_channels), x.dtype)
+            self._gather(images, y, bias)
         y = self._channels_first(y, x)
         self.save(x, out=y)
         return y
@@ -76,6 +83,9 @@ class _ConvNd(ColumnsNd):
         (x,) = self.saved()
         images, drows = self._channels_last(x), self._channels_last(dout)
         self._add_to_bias(drows)
+        if self._depthwise():
+            dx = self._backward_depthwise(drows, images)
+            return None if dx is None else self._channels_first(dx, x)
         dx = empty(images.shape, images.dtype) if self.input_requires_grad else None
         if dx is not None and self._mirrored():
             self._backward_mirrored(drows, dx, images)
@@ -102,12 +112,10 @@ class _ConvNd(ColumnsNd):
         weight = self.weight.data.reshape(self.out_channels, -1).T
         return Depthwise(weight, self._windows(), outputs, self._pads(), self.padding_mode)
 
-    def _backward_depthwise(self, images: Array, douts: Array, x: Array) -> Any:
-        dweight, dx = self._kernels(douts.shape[1:-1]).backward(images, douts, self.input_requires_grad)
+    def _backward_depthwise(self, drows: Array, images: Array) -> Array | None:
+        dweight, dx = self._kernels(drows.shape[1:-1]).backward(images, drows, self.input_requires_grad)
         self.weight.grad += dweight.T.reshape(self.weight.shape)
-        if self.bias is not None:
-            self.bias.grad += douts.sum(axis=tuple(range(douts.ndim - 1)))
-        return None if dx is None else self._channels_first(dx, x)
+        return dx
 
     def _pads(self) -> Pads:
         """How much is added (before, after) along each spatial axis."""
