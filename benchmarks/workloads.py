@@ -76,10 +76,12 @@ MODELS: dict[str, Model] = {
     "wide-mlp": Model(lambda nn: networks.mlp(nn, 784, 1024, 1024, 10), labelled((256, 784), 10), *ADAM, jax="mlp"),
     "lenet": Model(networks.lenet, labelled((64, 1, 28, 28), 10), *SGD),
     "convnet": Model(networks.convnet, labelled((64, 3, 32, 32), 10), *SGD),
-    # 19 ReLUs deep, rounding decides on which side of 0 a few numbers fall: PyTorch's own float32 gradients are 4e-3
-    # from its float64 ones. In float64 both sides agree to 1e-12 (tests/test_benchmarks.py).
-    "resnet20": Model(networks.resnet20, labelled((64, 3, 32, 32), 10), *SGD, tolerance=5e-3),
-    "alexnet": Model(networks.alexnet, labelled((16, 3, 224, 224), 1000), *SGD),
+    # In deep networks of ReLUs and max-pooling, rounding decides on which side of 0, or of its neighbour, a few numbers
+    # fall: from the float64 gradients PyTorch's own float32 ones differ by up to 6e-3 in ResNet-20 and 2e-3 in AlexNet,
+    # ours, with Winograd's convolutions, by up to 1e-2 and 8e-3. With Tanh and average pooling ours differ by 2e-5 and
+    # 2e-6. In float64, which takes the plain products, both sides agree to 1e-12 (tests/test_benchmarks.py).
+    "resnet20": Model(networks.resnet20, labelled((64, 3, 32, 32), 10), *SGD, tolerance=2e-2),
+    "alexnet": Model(networks.alexnet, labelled((16, 3, 224, 224), 1000), *SGD, tolerance=2e-2),
     **{
         f"char-lstm{name}": Model(
             lambda nn: networks.char_lstm(nn, 65, 128, 2), text(50, n, 65, one_hot=True), *RMSPROP, jax="char_lstm"
