@@ -52,8 +52,10 @@ def transforms(r: int) -> tuple[Array, Array, Array]:
 
 # Tiles of about so many bytes at a time stay in the cache when they are transformed.
 TILE_BYTES = 1 << 22
-# A part of the batch that is worth a thread of its own, in multiplications and additions.
+# A part of the batch that is worth a thread of its own, in multiplications and additions; and into how many parts it is
+# cut at the most.
 THREAD_WORK = 5e7
+GROUPS = 4
 
 
 def pays(r: int, samples: int, outputs: Sizes, channels: int, filters: int) -> bool:
@@ -98,7 +100,11 @@ def correlate(
         spread = empty((36, channels, filters), np.float32)
         np.matmul(g, weight.reshape(r * r, -1), out=spread.reshape(36, -1))
 
-    def work(part: slice) -> Array | None:
+    def work(groups: slice) -> list[Array]:
+        return [sums for group in range(groups.start, groups.stop) for sums in group_of(edges[group : group + 2])]
+
+    def group_of(edge: list[int]) -> list[Array]:
+        part = slice(*edge)
         dspread = None
         for (samples, lines), windows in _tiles(images[part], pads, (high, wide), m, most):
             number = math.prod(windows.shape[:3])
@@ -120,15 +126,18 @@ def correlate(
                     dspread = product
                 else:
                     dspread += product
-        return dspread
+        return [] if dspread is None else [dspread]
 
-    operations = 72 * channels * filters * high * wide
-    first, *others = in_parts(work, len(images), math.ceil(THREAD_WORK / operations))
-    if first is None:
+    # dW is added up in the same order whatever the threads are: group by group, then the groups
+    work_of_all = 72 * channels * filters * high * wide * len(images)
+    count = max(1, min(GROUPS, len(images), int(work_of_all / THREAD_WORK)))
+    edges = [len(images) * i // count for i in range(count + 1)]
+    sums = [each for part in in_parts(work, count) for each in part]
+    if not sums:
         return None
-    for other in others:
-        first += other
-    return (g.T @ first.reshape(36, -1)).reshape(1, r, r, channels, filters)
+    for other in sums[1:]:
+        sums[0] += other
+    return (g.T @ sums[0].reshape(36, -1)).reshape(1, r, r, channels, filters)
 
 
 def _tiles(images: Array, pads: Pads, counts: Sizes, m: int, most: int) -> Iterator[tuple[tuple[slice, slice], Array]]:
