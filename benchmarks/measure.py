@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.sides import SIDES, State
+from benchmarks.sides import WORKERS, State
 from benchmarks.workloads import WORKLOADS
 
 STEPS = 3  # whose losses are compared
@@ -74,7 +74,7 @@ class Worker:
 def serve(pipe: Connection, side: str, workload: str, threads: int) -> None:
     """What runs in the process of a Worker."""
     try:
-        target = SIDES[side](workload, threads)
+        target: Any = WORKERS[side](workload, threads)
         while True:
             try:
                 name, args = pipe.recv()
@@ -91,13 +91,13 @@ def compare(workload: str, against: list[str], threads: int, seconds: float) -> 
         against = [side for side in against if side != "jax"]
     if not against:
         return []
-    workers = [Worker(side, workload, threads) for side in ("backhand", *against)]
+    machine, *workers = (Worker(side, workload, threads) for side in ("machine", "backhand", *against))
     try:
         ours, *others = workers
         agree(workload, ours, others)
-        return timed(workload, workers, seconds)
+        return timed(workload, workers, machine, seconds)
     finally:
-        for worker in workers:
+        for worker in (machine, *workers):
             worker.__exit__(None)
 
 
@@ -143,7 +143,7 @@ def differences(ours: State, theirs: State, tolerance: float) -> list[str]:
     return problems
 
 
-def timed(workload: str, workers: list[Worker], seconds: float) -> list[Row]:
+def timed(workload: str, workers: list[Worker], machine: Worker, seconds: float) -> list[Row]:
     """The rows of one workload: turns of each side, one after the other, A B A B."""
     ours = workers[0]
     once = []  # how long one run takes, on each side, when it is warm
@@ -157,7 +157,7 @@ def timed(workload: str, workers: list[Worker], seconds: float) -> list[Row]:
     rates: list[float] = []
     end = time.perf_counter() + seconds
     while len(rates) < LEAST or time.perf_counter() < end:
-        rates.append(ours.sgemm())
+        rates.append(machine.sgemm())
         for worker, count, turns in zip(workers, counts, collected, strict=True):
             turns.append(worker.run(count))
     peaks = [worker.peak() for worker in workers]

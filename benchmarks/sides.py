@@ -139,6 +139,13 @@ class Side:
         """The most bytes that were resident, above those of the imported libraries."""
         return resident("VmHWM") - self.before_all
 
+
+class Machine:
+    """Not a side: how fast this machine is, asked in a process of its own, so that its matrices are nobody's memory."""
+
+    def __init__(self, workload: str, threads: int) -> None:
+        self.limits = threadpool_limits(threads)
+
     def sgemm(self, size: int = 1024) -> float:
         """FLOP/s of a square float32 product, the better of two."""
         a = np.ones((size, size), np.float32)
@@ -372,6 +379,7 @@ class Jax(Side):
 
 
 SIDES: dict[str, type[Side]] = {"backhand": Ours, "torch": Eager, "compile": Compiled, "jax": Jax}
+WORKERS: dict[str, type[Side] | type[Machine]] = {**SIDES, "machine": Machine}
 
 
 @contextmanager

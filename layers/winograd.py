@@ -51,7 +51,7 @@ def transforms(r: int) -> tuple[Array, Array, Array]:
 
 
 # Tiles of about so many bytes at a time stay in the cache when they are transformed.
-TILE_BYTES = 1 << 22
+TILE_BYTES = 1 << 21
 # A part of the batch that is worth a thread of its own, in multiplications and additions; and into how many parts it is
 # cut at the most.
 THREAD_WORK = 5e7
