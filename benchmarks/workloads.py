@@ -75,11 +75,11 @@ MODELS: dict[str, Model] = {
     "mnist-mlp": Model(lambda nn: networks.mlp(nn, 784, 256, 128, 10), labelled((64, 784), 10), *ADAM, jax="mlp"),
     "wide-mlp": Model(lambda nn: networks.mlp(nn, 784, 1024, 1024, 10), labelled((256, 784), 10), *ADAM, jax="mlp"),
     "lenet": Model(networks.lenet, labelled((64, 1, 28, 28), 10), *SGD),
-    "convnet": Model(networks.convnet, labelled((64, 3, 32, 32), 10), *SGD),
     # In deep networks of ReLUs and max-pooling, rounding decides on which side of 0, or of its neighbour, a few numbers
     # fall: from the float64 gradients PyTorch's own float32 ones differ by up to 6e-3 in ResNet-20 and 2e-3 in AlexNet,
     # ours, with Winograd's convolutions, by up to 1e-2 and 8e-3. With Tanh and average pooling ours differ by 2e-5 and
     # 2e-6. In float64, which takes the plain products, both sides agree to 1e-12 (tests/test_benchmarks.py).
+    "convnet": Model(networks.convnet, labelled((64, 3, 32, 32), 10), *SGD, tolerance=2e-2),
     "resnet20": Model(networks.resnet20, labelled((64, 3, 32, 32), 10), *SGD, tolerance=2e-2),
     "alexnet": Model(networks.alexnet, labelled((16, 3, 224, 224), 1000), *SGD, tolerance=2e-2),
     **{
