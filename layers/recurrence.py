@@ -32,7 +32,7 @@ class Weights(NamedTuple):
 class Kept(NamedTuple):
     """What one scan needs on its way back.
 
-    x : (rows, inputs)
+    x : (rows, inputs), or (rows, 1) integers in the place of one-hot rows
     states : (N + rows, size) each: the initial ones, then those of all the steps
     gates : (blocks, rows, hidden_size), or None where the states tell enough
     """
@@ -135,7 +135,7 @@ class Recurrence(Layer):
     def scan(self, x: Array, start: States, packing: Packing, w: Weights) -> Kept:
         """All the steps, from the first to the last.
 
-        x : (rows, inputs)      start : (N, size) each
+        x : (rows, inputs), or (rows, 1) integers      start : (N, size) each
         """
         a = self._from_inputs(x, packing, w)
         states = []
@@ -154,13 +154,14 @@ class Recurrence(Layer):
         """
         d = tuple(s.copy() for s in dend)
         da_x, da_h = self.steps_back(kept, dy, d, packing, w)
-        w.ih.add_product(da_x.T, kept.x)
+        w.ih.add_product(da_x.T, _dense(kept.x, w.ih))
         w.hh.add_product(da_h.T, packing.before(kept.states[0]))
-        if w.b_ih is not None and w.b_hh is not None:
+        if w.b_ih is not None:
             ones = np.ones(len(dy), dy.dtype)
             db = ones @ da_x
             w.b_ih.grad += db
-            w.b_hh.grad += db if da_h is da_x else ones @ da_h
+            if w.b_hh is not None:
+                w.b_hh.grad += db if da_h is da_x else ones @ da_h
         return product(da_x, w.ih.data) if wants_dx else None, d
 
     def arranged(self, weight: Array) -> Array:
@@ -182,19 +183,38 @@ class Recurrence(Layer):
         """
         n, size, rows = len(self.order), self.hidden_size, len(x)
         weight = self.arranged(w.ih.data)
-        if packing.shape[1] == 1:
+        if x.dtype.kind in "iu":  # the product with a one-hot row is a column of the weight
+            a = empty((n + self.more, rows, size), weight.dtype)
+            weight = np.ascontiguousarray(weight.swapaxes(1, 2))
+            for block, columns in zip(a, weight, strict=False):
+                columns.take(x[:, 0], axis=0, out=block, mode="clip")
+        elif packing.shape[1] == 1:
             side_by_side = empty((rows, (n + self.more) * size), x.dtype)
             np.matmul(x, weight.reshape(n * size, -1).T, out=side_by_side[:, : n * size])
             a = side_by_side.reshape(rows, -1, size).swapaxes(0, 1)
         else:
             a = empty((n + self.more, rows, size), x.dtype)
             np.matmul(x, weight.swapaxes(1, 2), out=a[:n])
-        if w.b_ih is not None and w.b_hh is not None:
-            bias, recurrent = self.arranged(w.b_ih.data), self.arranged(w.b_hh.data)
-            merged = n - self.more  # a block with one more behind it keeps the two apart
-            bias[:merged] += recurrent[:merged]
+        if w.b_ih is not None:
+            bias = self.arranged(w.b_ih.data)
+            if w.b_hh is not None:
+                merged = n - self.more  # a block with one more behind it keeps the two apart
+                bias[:merged] += self.arranged(w.b_hh.data)[:merged]
             a[:n] += bias.swapaxes(1, 2)
         return a
+
+
+def _dense(x: Array, weight: Parameter) -> Array:
+    """x, or the one-hot rows that its integers stand for.
+
+    They are formed for the gradient alone: a product with mostly zeros is faster than adding up rows in the order of
+    the integers.
+    """
+    if x.dtype.kind == "f":
+        return x
+    rows = np.zeros((len(x), weight.shape[1]), weight.dtype)
+    rows[np.arange(len(x)), x[:, 0]] = 1
+    return rows
 
 
 def features(layer: Recurrence, x: ArrayLike, axes: dict[int, str], dtype: DTypeLike) -> Array:

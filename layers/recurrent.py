@@ -60,12 +60,13 @@ class Stack(Recurrence):
         if self.dropout and self.num_layers > 1:
             self.between = Dropout(self.dropout, rng=rng)
 
-    def forward(self, x: ArrayLike, hx: Any = None, *, lengths: ArrayLike | None = None) -> Any:
-        x, batched = self._sequences(x)
+    def forward(self, x: ArrayLike, hx: Any = None, *, lengths: ArrayLike | None = None, one_hot: bool = False) -> Any:
+        dtype = self.weights("_l0").ih.dtype
+        x, batched = self._rows_of_identity(x) if one_hot else self._sequences(x, dtype)
         steps, batch = x.shape[:2]
         scans = self.num_layers * self._directions()
         shapes = [(scans, *((batch,) if batched else ()), size) for size in (self.output_size, self.hidden_size)]
-        start = self.initial(hx, shapes[: self.states], x.dtype)
+        start = self.initial(hx, shapes[: self.states], dtype)
         packing = Packing(steps, batch, self._lengths(lengths, steps, (batch,) if batched else ()))
 
         start = tuple(packing.sort(s.reshape(scans, batch, -1)) for s in start)
@@ -92,12 +93,13 @@ class Stack(Recurrence):
             for s, shape in zip(zip(*ends, strict=True), shapes, strict=False)
         ]
         result = (output, self.nested(last)) if self.return_state else output
-        self.save(kept, packing, batched, hx is not None, out=result)
+        self.save(kept, packing, batched, one_hot, hx is not None, out=result)
         return result
 
     def backward(self, dout: Any) -> Any:
         dout = self.upstream(dout)
-        kept, packing, batched, given = self.saved()
+        kept, packing, batched, one_hot, given = self.saved()
+        differentiable = self.input_requires_grad and not one_hot
         dy, dlast = dout if self.return_state else (dout, None)
         drows = packing.pack(self._time_major(dy, batched))
         scans, batch, sizes = len(kept), packing.shape[1], (self.output_size, self.hidden_size)[: self.states]
@@ -108,7 +110,7 @@ class Stack(Recurrence):
             dend = [packing.sort(d.reshape(scans, batch, -1)) for d in dlast]
         dstart = [np.empty((scans, batch, size), drows.dtype) for size in sizes]
         for layer in reversed(range(self.num_layers)):
-            wants_dx = layer > 0 or self.input_requires_grad
+            wants_dx = layer > 0 or differentiable
             dinputs = []
             for direction in reversed(range(self._directions())):
                 k = layer * self._directions() + direction
@@ -123,7 +125,7 @@ class Stack(Recurrence):
                 drows = dinputs[0] if len(dinputs) == 1 else dinputs[0] + dinputs[1]  # both directions read the input
             if layer and self.between is not None:
                 drows = self.between.backward(drows)
-        dx = self._as_given(packing.unpack(drows), batched) if self.input_requires_grad else None
+        dx = self._as_given(packing.unpack(drows), batched) if differentiable else None
         dhx = [packing.unsort(d) if batched else d[:, 0] for d in dstart]
         return (dx, self.nested(dhx)) if given else dx
 
@@ -132,16 +134,26 @@ class Stack(Recurrence):
 
     # ------------------------------------------------------------------ axes
 
-    def _sequences(self, x: ArrayLike) -> tuple[Array, bool]:
+    def _sequences(self, x: ArrayLike, dtype: np.dtype[Any]) -> tuple[Array, bool]:
         """x as (T, N, input_size), and whether it came with a batch axis."""
         many = f"(N, T, {self.input_size})" if self.batch_first else f"(T, N, {self.input_size})"
-        dtype = self.weights("_l0").ih.dtype
         # torch takes no other dtype than the parameters'; that float32 turns float64 unnoticed is ruled out here too
         if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize < dtype.itemsize:
             hint = f"use x.astype({str(dtype)!r}), or astype({str(x.dtype)!r}) on the layer"
             self.reject(f"x of {dtype}, the dtype of the parameters", x.dtype, hint)
         array = features(self, x, {3: many, 2: f"(T, {self.input_size})"}, dtype)
         return self._time_major(array, array.ndim == 3), array.ndim == 3
+
+    def _rows_of_identity(self, x: ArrayLike) -> tuple[Array, bool]:
+        """Integers as (T, N, 1), and whether they came with a batch axis."""
+        index = self.array(x)
+        if index.dtype.kind not in "iu" or index.ndim not in (1, 2):
+            many = "(N, T)" if self.batch_first else "(T, N)"
+            self.reject(f"integers of shape {many} or (T,) with one_hot", f"{index.dtype} of shape {index.shape}")
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= self.input_size:
+            self.reject(f"integers from 0 to {self.input_size - 1} with one_hot", low if low < 0 else high)
+        return self._time_major(index[..., None], index.ndim == 2), index.ndim == 2
 
     def _time_major(self, x: Array, batched: bool) -> Array:
         """(T, N, F), from the order of axes that the user has."""
@@ -191,6 +203,8 @@ class RNN(ElmanStep, Stack):
     lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
         dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
         sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    one_hot : x are integers, (T, N), (N, T) or (T,), in the place of rows of an identity matrix, which is never formed;
+        there is no dx then (None)
     weight_ih_l0 : (H, input_size)      weight_hh_l0 : (H, H)      bias_ih_l0, bias_hh_l0 : (H,)
     Layers count on as l1, ...; those above the first read D H numbers. The other direction's names end in _reverse.
     All start from U(-1/sqrt(H), 1/sqrt(H)), as in torch.nn.
@@ -247,6 +261,8 @@ class LSTM(LSTMStep, Stack):
     lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
         dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
         sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    one_hot : x are integers, (T, N), (N, T) or (T,), in the place of rows of an identity matrix, which is never formed;
+        there is no dx then (None)
     weight_ih_l0 : (4 H, input_size)      weight_hh_l0 : (4 H, P)      bias_ih_l0, bias_hh_l0 : (4 H,)
     weight_hr_l0 : (P, H), with proj_size only
     Layers count on as l1, ...; those above the first read D P numbers. The other direction's names end in _reverse.
@@ -307,6 +323,8 @@ class GRU(GRUStep, Stack):
     lengths : N integers from 1 to T, the true lengths of padded sequences (one without axes for an unbatched x). y and
         dx are 0 beyond them, the last state is each sequence's own, and the backward direction starts at each
         sequence's own end; in torch: pack_padded_sequence(enforce_sorted=False), then pad_packed_sequence
+    one_hot : x are integers, (T, N), (N, T) or (T,), in the place of rows of an identity matrix, which is never formed;
+        there is no dx then (None)
     weight_ih_l0 : (3 H, input_size), rows r, z, n      weight_hh_l0 : (3 H, H)      bias_ih_l0, bias_hh_l0 : (3 H,)
     Layers count on as l1, ...; those above the first read D H numbers. The other direction's names end in _reverse.
     All start from U(-1/sqrt(H), 1/sqrt(H)), as in torch.nn.

@@ -9,7 +9,7 @@ from backhand.losses.distribution import GaussianNLLLoss, KLDivLoss, PoissonNLLL
 from backhand.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
 from backhand.losses.margin import HingeEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss
 from backhand.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
-from backhand.losses.sequence import SequenceBCELoss
+from backhand.losses.sequence import SequenceBCELoss, SequenceCrossEntropyLoss
 
 __all__ = [
     "BCELoss",
@@ -33,6 +33,7 @@ __all__ = [
     "NTXentLoss",
     "PoissonNLLLoss",
     "SequenceBCELoss",
+    "SequenceCrossEntropyLoss",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "TripletMarginLoss",

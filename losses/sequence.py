@@ -1,4 +1,4 @@
-"""Losses over the last steps of a sequence, where the answer is wanted."""
+"""Losses over sequences: of bits, at the last steps, where the answer is wanted; and of tokens, at every place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
+from backhand.layers.base import all_or_nothing
+from backhand.layers.parameter import Array
 from backhand.losses.base import Loss
+from backhand.losses.classification import CrossEntropyLoss
 
 
 class SequenceBCELoss(Loss):
@@ -41,3 +44,61 @@ class SequenceBCELoss(Loss):
         start = len(x) - len(target)
         dx[start:] = dl[:, None] * (sigmoid(x[start:]) - target)
         return dx
+
+
+class SequenceCrossEntropyLoss(Loss):
+    """CrossEntropyLoss for scores as sequence models give them: the classes on the last axis.
+
+        l = -log p_t,    p = softmax(x) over the last axis,    t the label        dx = dl (p - onehot(t))
+
+    x : (N, T, V), or (..., V) with any axes before the last      target : integer labels (N, T), or (...)
+    weight, ignore_index, label_smoothing : as in CrossEntropyLoss. With ignore_index at the places after the end of a
+        sequence, padding costs nothing and gets no gradient
+    reduction : "mean" over the labels that count, "sum", "none" for all l, of target's shape; "batchmean", their sum
+        divided by the length of the first axis
+
+    exp of the mean is the perplexity, the mean divided by ln 2 is bits per token.
+    """
+
+    reductions = ("mean", "sum", "none", "batchmean")
+    class_axis = -1  # where `accuracy` finds the classes
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction=reduction)
+        inner = "sum" if reduction == "batchmean" else reduction
+        self.inner = CrossEntropyLoss(
+            weight, ignore_index=ignore_index, reduction=inner, label_smoothing=label_smoothing
+        )
+        self.ignore_index, self.label_smoothing = self.inner.ignore_index, self.inner.label_smoothing
+
+    @all_or_nothing
+    def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
+        x, target = self.input(x), self.anything("target", target)
+        if not x.ndim or target.shape != x.shape[:-1] or target.dtype.kind not in "iu":
+            wanted = "x of shape (..., V)" if not x.ndim else f"integer labels of shape {x.shape[:-1]}"
+            self.reject(wanted, f"{target.dtype} of shape {target.shape}" if x.ndim else x.shape)
+        # every place is a sample of its own; in this shape CrossEntropyLoss is at its fastest
+        value = self.inner.forward(x.reshape(-1, x.shape[-1]), target.reshape(-1))
+        self.save(x.shape)
+        if self.reduction == "none":
+            return value.reshape(target.shape)
+        return value / x.shape[0] if self.reduction == "batchmean" and x.ndim > 1 else value
+
+    def backward(self, dout: Any = None) -> Array:
+        _, (shape, _), _ = self._top()
+        if self.reduction == "none" and dout is not None and np.ndim(dout):
+            if np.shape(dout) != shape[:-1]:
+                self.reject(f"dout of shape {shape[:-1]}", np.shape(dout))
+            dout = np.reshape(dout, -1)
+        if self.reduction == "batchmean" and len(shape) > 1:
+            dout = (1.0 if dout is None else float(dout)) / shape[0]
+        dx = self.inner.backward(dout)
+        self.saved()
+        return dx.reshape(shape)

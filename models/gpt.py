@@ -19,7 +19,7 @@ from backhand.layers.normalization import LayerNorm
 from backhand.layers.parameter import Array
 from backhand.models.containers import Sequential
 from backhand.models.initialize import normal, zero
-from backhand.models.sampling import sampled
+from backhand.models.sampling import sampled, undisturbed
 
 Cache = list[tuple[Array, Array]]  # of each block, the keys and values so far, (N, heads, T, head_dim)
 
@@ -255,9 +255,7 @@ class GPT(Layer):
         known = self._tokens(tokens)
         count = whole(self, "new", new, least=0)
         generator = np.random.default_rng(rng)
-        modes = [(layer, layer.training, layer.caching) for layer in self.modules()]
-        self.eval()
-        try:
+        with undisturbed(self):
             cache: Cache | None = None
             for _ in range(count):
                 if known.shape[1] > self.block_size:
@@ -267,9 +265,6 @@ class GPT(Layer):
                 scores, cache = self.step(known_now, cache)
                 drawn = sampled(scores[:, -1], temperature, top_k, generator)
                 known = np.concatenate([known, drawn[:, None]], axis=1)
-        finally:
-            for layer, training, caching in modes:
-                layer.training, layer.caching = training, caching
         return known
 
     def step(self, tokens: ArrayLike, cache: Cache | None = None) -> tuple[Array, Cache]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
+from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import softmax
 
@@ -28,3 +32,15 @@ def sampled(scores: Array, temperature: float, top_k: int | None, rng: np.random
     running = softmax(z, 1).cumsum(axis=1)
     drawn = rng.random((len(z), 1)) * running[:, -1:]
     return np.asarray((running <= drawn).sum(axis=1).clip(max=z.shape[1] - 1))
+
+
+@contextlib.contextmanager
+def undisturbed(model: Layer) -> Iterator[None]:
+    """Put a model in eval mode for a while; each of its layers goes back to the mode that it was in."""
+    modes = [(layer, layer.training, layer.caching) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training, caching in modes:
+            layer.training, layer.caching = training, caching
