@@ -2,6 +2,7 @@
 
 from backhand.datasets.base import Data, DataError, MissingDataError, Splits
 from backhand.datasets.cifar10 import load_cifar10
+from backhand.datasets.digit_strings import Answered, DigitStrings
 from backhand.datasets.digits import load_digits
 from backhand.datasets.download import download
 from backhand.datasets.mnist import load_mnist, read_idx
@@ -15,24 +16,32 @@ from backhand.datasets.tasks import (
     Sequences,
     Task,
 )
+from backhand.datasets.text import ContiguousBlocks, RandomBlocks, Text, load_names, load_text
 from backhand.datasets.toy import moons, spirals
 
 __all__ = [
+    "Answered",
     "AssociativeRecallTask",
+    "ContiguousBlocks",
     "CopyTask",
     "Data",
     "DataError",
+    "DigitStrings",
     "MissingDataError",
     "NGramsTask",
     "PrioritySortTask",
+    "RandomBlocks",
     "RepeatCopyTask",
     "Sequences",
     "Splits",
     "Task",
+    "Text",
     "download",
     "load_cifar10",
     "load_digits",
     "load_mnist",
+    "load_names",
+    "load_text",
     "moons",
     "read_idx",
     "spirals",

@@ -11,14 +11,15 @@ from numpy.typing import ArrayLike
 Metric = Callable[[Any, Any], float]
 
 
-def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> float:
+def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100, axis: int = 1) -> float:
     """The share of samples whose highest score is that of the right class.
 
     scores : (N, C, ...), or (C,) for one sample
+    axis : where the classes are; -1 for scores of tokens, (N, T, C)
     target : labels (N, ...), of which `ignore_index` does not count; or probabilities in the shape of scores
     """
     scores, labels = np.asarray(scores), np.asarray(target)
-    axis = min(1, scores.ndim - 1)
+    axis = min(axis, scores.ndim - 1)
     if labels.shape == scores.shape:
         labels = np.asarray(labels.argmax(axis))
     best = np.asarray(scores.argmax(axis))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -342,7 +343,10 @@ class Trainer:
         if self.metrics is None:
             scores = outputs[0]
             labels = len(outputs) == 1 and target.dtype.kind in "iu" and scores.ndim == target.ndim + 1
-            self.metrics = {"accuracy": accuracy} if labels else {}
+            # the loss knows where the classes are, and which label does not count
+            axis, ignored = getattr(self.loss, "class_axis", 1), getattr(self.loss, "ignore_index", -100)
+            counted = functools.partial(accuracy, ignore_index=ignored, axis=axis)
+            self.metrics = {"accuracy": counted} if labels else {}
         return self.metrics
 
     def _checked_monitor(self, validated: bool) -> str:
