@@ -132,12 +132,14 @@ class CharRNN(Layer):
         temperature: float = 1.0,
         top_k: int | None = None,
         *,
+        state: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> Array:
         """The tokens, and `new` more of them after each sequence, drawn one by one from what the model expects.
 
         tokens : at least one to begin with, in the axes that forward takes
         temperature : the scores are divided by it; 0 takes the likeliest token      top_k : of so many likeliest ones
+        state : what came before the tokens; None is nothing, zeros
 
         The model is in eval mode meanwhile; the state of a stateful one stays as it is.
         """
@@ -147,7 +149,7 @@ class CharRNN(Layer):
         time = 1 if self.batch_first and index.ndim == 2 else 0
         written = [index]
         with undisturbed(self):
-            state, newest = None, index
+            newest = index
             for _ in range(count):
                 scores, state = self.step(newest, state)
                 last = np.atleast_2d(scores[:, -1] if time else scores[-1])

@@ -173,6 +173,9 @@ def test_writing(options):
         exact = np.concatenate([exact, np.expand_dims(newest, axis)], axis=axis)
     np.testing.assert_array_equal(greedy, exact)
     model.reset()
+    _, state = model.step(start.take(range(2), axis))
+    rest = model.generate(start.take([2], axis), 6, temperature=0, state=state)
+    np.testing.assert_array_equal(rest, greedy.take(range(2, 9), axis))
     assert model.generate(np.array([1, 2]), 3).shape == (5,)
     assert model.generate(start, 0).shape == start.shape
 
@@ -420,6 +423,14 @@ def test_answers_are_what_the_whole_model_would_say():
         np.testing.assert_array_equal(answer[going, t], likeliest[going])
         assert (answer[~going, t] == 2).all()
         tgt = np.concatenate([tgt, answer[:, t : t + 1]], axis=1)
+
+
+def test_nothing_is_said_after_the_end():
+    model = Seq2SeqTransformer(7, 6, 8, 2, rng=3)
+    answer = model.generate(rng.integers(1, 7, (50, 4)), 1, 2, 12, temperature=10, rng=0)
+    assert answer.shape == (50, 12) and 0 < (answer == 2).any(axis=1).mean() < 1
+    for row in answer:
+        assert (row[(row == 2).argmax() :] == 2).all() or not (row == 2).any()
 
 
 def test_wrong_questions():
