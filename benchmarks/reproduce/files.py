@@ -12,11 +12,15 @@ SOURCES = {
 }
 
 
-def options(name: str, text: str | None, **extra: int) -> argparse.Namespace:
-    """The arguments of a script: --data-dir, --seed, and whole numbers with their defaults."""
-    parser = argparse.ArgumentParser(f"python -m benchmarks.reproduce.{name}", description=text)
+def options(
+    name: str, text: str | None, more: argparse.ArgumentParser | None = None, **extra: int
+) -> argparse.Namespace:
+    """The arguments of a script: --data-dir, --seed, --picture, and whole numbers with their defaults."""
+    parents = [] if more is None else [more]
+    parser = argparse.ArgumentParser(f"python -m benchmarks.reproduce.{name}", description=text, parents=parents)
     parser.add_argument("--data-dir", metavar="DIR", type=Path, default=Path("data"), help="where the file is (data)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="PNG", type=Path, help="where to leave a picture, if the script draws one")
     for key, value in extra.items():
         parser.add_argument(f"--{key}", type=int, default=value, help=f"({value})")
     return parser.parse_args()
