@@ -10,6 +10,7 @@ from backhand.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
 from backhand.losses.margin import HingeEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss
 from backhand.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from backhand.losses.sequence import SequenceBCELoss, SequenceCrossEntropyLoss
+from backhand.losses.variational import ELBOLoss
 
 __all__ = [
     "BCELoss",
@@ -17,6 +18,7 @@ __all__ = [
     "CTCLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "ELBOLoss",
     "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HuberLoss",

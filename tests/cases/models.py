@@ -18,6 +18,7 @@ from backhand.models import (
     CifarAlexNet,
     CifarResNet,
     ConvNet,
+    DiffusionUNet,
     GPTBlock,
     InvertedResidual,
     LeNet5,
@@ -71,5 +72,6 @@ CASES = [
 ]
 
 # Too large to have every weight nudged. They are made of layers that are checked, and as a whole all their gradients
-# are compared in float64 with torch's, or with a difference along one direction (test_architectures.py).
-LARGE = [AlexNet, AlexNet2012, CifarAlexNet, CifarResNet, MobileNetV2, ResNet, VGG]
+# are compared in float64 with torch's, or with a difference along one direction (test_architectures.py,
+# test_generative.py).
+LARGE = [AlexNet, AlexNet2012, CifarAlexNet, CifarResNet, DiffusionUNet, MobileNetV2, ResNet, VGG]
