@@ -1,5 +1,15 @@
 """The bundled digits, readers of the standard files, and generators of small tasks."""
 
+from backhand.datasets.augment import (
+    Augmented,
+    color_jitter,
+    crop_and_flip,
+    random_flip,
+    random_grey,
+    random_resized_crop,
+    random_shift,
+    simclr_views,
+)
 from backhand.datasets.base import Data, DataError, MissingDataError, Splits
 from backhand.datasets.cifar10 import load_cifar10
 from backhand.datasets.digit_strings import Answered, DigitStrings
@@ -22,6 +32,7 @@ from backhand.datasets.toy import moons, spirals
 __all__ = [
     "Answered",
     "AssociativeRecallTask",
+    "Augmented",
     "ContiguousBlocks",
     "CopyTask",
     "Data",
@@ -36,6 +47,8 @@ __all__ = [
     "Splits",
     "Task",
     "Text",
+    "color_jitter",
+    "crop_and_flip",
     "download",
     "load_cifar10",
     "load_digits",
@@ -43,7 +56,12 @@ __all__ = [
     "load_names",
     "load_text",
     "moons",
+    "random_flip",
+    "random_grey",
+    "random_resized_crop",
+    "random_shift",
     "read_idx",
+    "simclr_views",
     "spirals",
     "stratified",
 ]

@@ -76,6 +76,7 @@ class NTXentLoss(_Contrastive):
 
     z1, z2 : (N, D), row i of both from the same sample; z is z1 on top of z2
     temperature : above 0      reduction : "none" gives all 2N, those of z1 first
+    target : nothing that is looked at; a Trainer hands the target of its data to every loss
 
     `backward` returns (dz1, dz2). Why ds + ds^T: s_ij is also s_ji, each vector is a query once and a key 2N - 1 times.
     Chen et al. 2020 (SimCLR), arXiv:2002.05709, equation 1. Not in torch.
@@ -84,7 +85,7 @@ class NTXentLoss(_Contrastive):
     def __init__(self, temperature: float = 0.5, *, reduction: str = "mean") -> None:
         super().__init__(temperature, reduction)
 
-    def forward(self, z1: ArrayLike, z2: ArrayLike) -> Any:
+    def forward(self, z1: ArrayLike, z2: ArrayLike, target: Any = None) -> Any:
         z = np.concatenate(self.vectors(z1, z2, "as many"))
         n = len(z) // 2
         u = normalized(z)

@@ -7,7 +7,7 @@ from backhand.models.char_rnn import CharRNN
 from backhand.models.cifar_resnet import CifarResNet, PaddedShortcut
 from backhand.models.containers import Concat, Parallel, Repeat, Residual, Sequential, Sum, Unroll
 from backhand.models.convnet import ConvNet
-from backhand.models.diffusion import DDPM, Noised
+from backhand.models.diffusion import DDPM, Noised, NoisedStream
 from backhand.models.diffusion_unet import DiffusionUNet, PixelAttention, TimedBlock, TimeEmbedding
 from backhand.models.gan import Discriminator, Generator
 from backhand.models.gpt import GPT, CausalSelfAttention, GPTBlock
@@ -55,6 +55,7 @@ __all__ = [
     "NameMLP",
     "NameWaveNet",
     "Noised",
+    "NoisedStream",
     "PaddedShortcut",
     "Parallel",
     "PixelAttention",

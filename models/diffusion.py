@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,10 @@ class DDPM:
         noise = generator.standard_normal(pictures.shape, np.float32).astype(pictures.dtype, copy=False)
         return Noised((self.q_sample(pictures, t, noise), t), noise)
 
+    def stream(self, x: Array, batch: int, rng: np.random.Generator | int | None = 0) -> NoisedStream:
+        """Batches to train with, for `Trainer.fit`: pictures x in a new order in each epoch, with new noise."""
+        return NoisedStream(self, x, whole_number(self, "batch", batch), np.random.default_rng(rng))
+
     def sample(
         self,
         model: Layer,
@@ -130,3 +134,18 @@ class DDPM:
 
     def __repr__(self) -> str:
         return f"DDPM({self.steps}, start={self.start:g}, end={self.end:g})"
+
+
+class NoisedStream:
+    """Batches of noised pictures, other ones each time it is gone through; `list` keeps some, for validation."""
+
+    def __init__(self, ddpm: DDPM, x: Array, batch: int, rng: np.random.Generator) -> None:
+        self.ddpm, self.x, self.batch, self.rng = ddpm, x, batch, rng
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch)
+
+    def __iter__(self) -> Iterator[Noised]:
+        order = self.rng.permutation(len(self.x))
+        for a in range(0, len(order), self.batch):
+            yield self.ddpm.noised(self.x[order[a : a + self.batch]], self.rng)

@@ -1,11 +1,12 @@
 """Optimizers, schedules, clipping, the Trainer and what it leaves behind."""
 
+from backhand.training.adversarial import AdversarialTrainer
 from backhand.training.averaging import ExponentialMovingAverage
-from backhand.training.checkpoints import load_weights, read_metadata, read_weights, save_weights
+from backhand.training.checkpoints import WeightsReport, load_weights, read_metadata, read_weights, save_weights
 from backhand.training.clipping import clip_grad_norm_, clip_grad_value_
 from backhand.training.errors import TrainingError
 from backhand.training.history import History
-from backhand.training.metrics import accuracy, binary_accuracy, top_k_accuracy
+from backhand.training.metrics import accuracy, binary_accuracy, bits_per_sequence, top_k_accuracy, wrong_bits
 from backhand.training.optimizers import (
     SGD,
     Adadelta,
@@ -49,6 +50,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "AdversarialTrainer",
     "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
@@ -77,8 +79,10 @@ __all__ = [
     "StepLR",
     "Trainer",
     "TrainingError",
+    "WeightsReport",
     "accuracy",
     "binary_accuracy",
+    "bits_per_sequence",
     "clip_grad_norm_",
     "clip_grad_value_",
     "load_weights",
@@ -87,4 +91,5 @@ __all__ = [
     "replay",
     "save_weights",
     "top_k_accuracy",
+    "wrong_bits",
 ]

@@ -111,10 +111,10 @@ def as_batches(name: str, data: Any) -> ArrayBatches | StreamBatches:
     return StreamBatches(name, data)
 
 
-def rows_of(inputs: tuple[Any, ...]) -> int:
-    """The number of samples in a batch."""
+def rows_of(inputs: tuple[Any, ...], axis: int = 0) -> int:
+    """The number of samples in a batch, which are on this axis."""
     shape = inputs[0].shape
-    return int(shape[0]) if shape else 1
+    return int(shape[axis]) if len(shape) > axis else 1
 
 
 def _samples(expected: str, data: Any) -> Any:

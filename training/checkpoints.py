@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from backhand.layers.base import IncompatibleKeys, Layer
+from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 
 
@@ -21,14 +22,70 @@ def save_weights(model: Layer, path: str | os.PathLike[str], metadata: Mapping[s
     write_atomically(path, save(model.state_dict(), words or None))
 
 
-def load_weights(model: Layer, path: str | os.PathLike[str], strict: bool = True) -> IncompatibleKeys:
-    """Copy the weights in a file into a model, in place.
+class WeightsReport(NamedTuple):
+    """What a file of weights and a model have in common, and what not; prints as a table.
 
-    strict : False lets names be missing or unexpected, and returns them
+    missing_keys : of the model alone      unexpected_keys : of the file alone
+    misshapen_keys : in both, with different shapes      loaded_keys : what was copied
+    shapes : for each of the misshapen ones, the shape in the model and that in the file
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    misshapen_keys: list[str]
+    loaded_keys: list[str]
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded_keys)} arrays loaded"]
+        for what, keys in (
+            ("missing, left as they were", self.missing_keys),
+            ("misshapen, left as they were", self.misshapen_keys),
+            ("unexpected, not used", self.unexpected_keys),
+        ):
+            lines += [f"{len(keys)} {what}:"] * bool(keys)
+            for key in keys:
+                model, file = self.shapes.get(key, ((), ()))
+                lines.append(f"  {key}" + (f": {model} here, {file} in the file" if key in self.shapes else ""))
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: Layer,
+    path: str | os.PathLike[str],
+    strict: bool = True,
+    *,
+    misshapen: bool = False,
+    prefix: str = "",
+) -> WeightsReport:
+    """Copy the weights in a file into a model, in place; print what comes back to see what was copied.
+
+    strict : False lets names be missing or unexpected
+    misshapen : True leaves alone what has another shape, the head of a network for other classes, say
+    prefix : is taken off the names in the file, where they have it: "module.", say
     Raises FileNotFoundError or ValueError that name the file, or the LayerError of `load_state_dict` where the
     weights do not fit; then nothing has been changed.
     """
-    return model.load_state_dict(read_weights(path), strict)
+    state = {name.removeprefix(prefix): array for name, array in read_weights(path).items()}
+    own = {name: array.shape for name, array in model.state_dict().items()}
+    shapes = {
+        name: (shape, state[name].shape) for name, shape in own.items() if name in state and state[name].shape != shape
+    }
+    if misshapen:
+        fitting = {name: array for name, array in state.items() if name not in shapes}
+        left = [name for name in own if name not in state]
+        if strict and (left or len(state) > len(own.keys() & state.keys())):
+            model.load_state_dict(state)  # which says all that is wrong
+        model.load_state_dict(fitting, strict=False)
+    else:
+        model.load_state_dict(state, strict)
+    return WeightsReport(
+        [name for name in own if name not in state],
+        [name for name in state if name not in own],
+        list(shapes),
+        [name for name in own if name in state and name not in shapes],
+        shapes,
+    )
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:

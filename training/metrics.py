@@ -51,3 +51,26 @@ def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> float:
     if scores.shape != target.shape:
         raise ValueError(f"binary_accuracy: expected target of shape {scores.shape}, got {target.shape}")
     return float(np.mean((scores > 0) == (target > 0.5)))
+
+
+def bits_per_sequence(scores: ArrayLike, target: ArrayLike) -> float:
+    """What a sequence of bits costs, in bits: the binary cross-entropy, summed over it, divided by ln 2.
+
+    scores : (T, B, C) logits      target : (L, B, C), wanted at the last L steps, as in SequenceBCELoss
+    """
+    last, wanted = _last_steps("bits_per_sequence", scores, target)
+    nats = np.logaddexp(0, last) - wanted * last
+    return float(nats.sum() / nats.shape[1] / np.log(2))
+
+
+def wrong_bits(scores: ArrayLike, target: ArrayLike) -> float:
+    """The share of bits that are wrong when the logits are rounded; the shapes as in `bits_per_sequence`."""
+    last, wanted = _last_steps("wrong_bits", scores, target)
+    return float(np.mean((last > 0) != (wanted > 0.5)))
+
+
+def _last_steps(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Any, Any]:
+    x, y = np.asarray(scores), np.asarray(target)
+    if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or len(y) > len(x):
+        raise ValueError(f"{name}: expected (T, B, C) and (L, B, C), got {x.shape} and {y.shape}")
+    return x[len(x) - len(y) :].astype(np.float64), y

@@ -49,6 +49,7 @@ class Trainer:
     seed : of the order of the samples
     progress : a bar for each epoch where there is a terminal, else a line; False: nothing
     log_every : a record of the batch loss every so many steps; 0: none
+    batch_axis : where the samples are in batches that come ready; 1 for sequences (T, N, ...)
     after_step : is called with nothing after each update (an average of the weights goes on, say)
     after_epoch : is called with the record of each epoch
     """
@@ -71,6 +72,7 @@ class Trainer:
         seed: int | np.random.Generator | None = 0,
         progress: bool = True,
         log_every: int = 50,
+        batch_axis: int = 0,
         after_step: Callable[[], object] | None = None,
         after_epoch: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
@@ -117,6 +119,7 @@ class Trainer:
         self.monitor = monitor
         self.restore_best = restore_best
         self.progress = progress
+        self.batch_axis = whole(self, "batch_axis", batch_axis, least=0)
         self.after_step = after_step
         self.after_epoch = after_epoch
         self.log_every = whole(self, "log_every", log_every, least=0)
@@ -270,7 +273,7 @@ class Trainer:
                 self.steps += 1
                 if self.after_step is not None:
                     self.after_step()
-                sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
+                sums.add(value, outputs, target, rows_of(inputs, self.batch_axis), self._metrics_for(outputs, target))
                 if self.log_every and self.steps % self.log_every == 0:
                     epoch = self.epochs + (n / count if count else 0.0)
                     seconds = self._seconds + time.perf_counter() - since
@@ -312,7 +315,7 @@ class Trainer:
                 except LayerError as error:
                     error.problem += f" (in batch {n} of {batches.name})"
                     raise
-                sums.add(value, outputs, target, rows_of(inputs), self._metrics_for(outputs, target))
+                sums.add(value, outputs, target, rows_of(inputs, self.batch_axis), self._metrics_for(outputs, target))
         return sums.means()
 
     # ------------------------------------------------------------------ what stands around it

@@ -1,0 +1,141 @@
+"""Classifiers of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backhand import datasets, models
+from backhand.layers import Layer
+from backhand.losses import CrossEntropyLoss
+from backhand.training.option_types import CommandError
+from backhand.training.recipes.base import IMAGES, Plan, Recipe, load_images, samples_of, shape_of
+
+
+def build_model(
+    name: str,
+    shape: tuple[int, ...],
+    hidden: tuple[int, ...] | None,
+    dropout: float | None,
+    seed: int,
+    classes: int = 10,
+) -> Layer:
+    """The model that the command line calls `name`, for images of `shape` (C, H, W)."""
+    channels, height, width = shape
+    if name == "mlp":
+        return models.MLP(int(np.prod(shape)), *(hidden or (128,)), classes, dropout=dropout or 0.0, rng=seed)
+    if name == "lenet":
+        if shape[1:] not in ((28, 28), (32, 32)):
+            raise CommandError(
+                f"the model lenet takes images of 28x28 or 32x32 and these are {height}x{width}; "
+                "use --model mlp or convnet"
+            )
+        return models.LeNet5(classes, channels, height, rng=seed)
+    if name == "alexnet-cifar":
+        return models.CifarAlexNet(classes, rng=seed)
+    if name.startswith("resnet"):
+        return models.CifarResNet(int(name.removeprefix("resnet")), classes, rng=seed)
+    if name == "vit":
+        patch = 4 if height > 8 else 2
+        sizes = (height, patch, 6, 4, 128, 256)
+        return models.ViT(*sizes, dropout or 0.0, num_classes=classes, channels=channels, rng=seed)
+    return models.ConvNet(classes, (channels, height, width), rng=seed)
+
+
+class Classifier(Recipe):
+    """Images in, the scores of the classes out; the test accuracy counts.
+
+    standardize : take the mean of the training data off each channel, and divide by its deviation
+    augment : shift the pictures (photographs are also mirrored) in every epoch, unless --no-augment
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        data: tuple[str, ...] = tuple(IMAGES),
+        takes: tuple[str, ...] = (),
+        standardize: bool = False,
+        **defaults: Any,
+    ) -> None:
+        self.name, self.about, self.data, self.takes, self.defaults = name, about, data, takes, defaults
+        self.standardize = standardize
+        if standardize:
+            self.takes = (*takes, "no_augment")
+
+    def build(self, options: argparse.Namespace) -> Layer:
+        return build_model(self.name, shape_of(options), options.hidden, options.dropout, options.seed)
+
+    def example(self, options: argparse.Namespace) -> Any:
+        return (options.batch_size, *shape_of(options))
+
+    def plan(self, options: argparse.Namespace) -> Plan:
+        model = self.build(options)
+        splits = load_images(options)
+        plan = Plan(model, CrossEntropyLoss(), splits.train, samples_of(splits, options.data))
+        plan.validation, plan.test, plan.classes = splits.validation, splits.test, len(splits.classes)
+        if self.standardize:
+            x = splits.train.x
+            mean, std = (of(axis=(0, 2, 3), keepdims=True, dtype=np.float32) for of in (x.mean, x.std))
+            std = np.maximum(std, np.float32(1e-3))
+            plan.extra = {"mean": mean.ravel().tolist(), "std": std.ravel().tolist()}
+            train, plan.validation, plan.test = (datasets.Data((part.x - mean) / std, part.y) for part in splits[:3])
+            plan.train = train
+            if not options.no_augment:
+                change = datasets.crop_and_flip if options.data == "cifar10" else datasets.random_shift
+                if options.data == "digits":
+                    change = _by_one
+                plan.train = datasets.Augmented(*train, options.batch_size, change, rng=options.seed)
+        plan.report = self._report
+        return plan
+
+    def _report(self, folder: Path, model: Layer, scores: dict[str, float]) -> list[str]:
+        return [f"test accuracy {100 * scores['accuracy']:.2f} %   test loss {scores['loss']:.4f}"]
+
+
+def _by_one(x: Any, rng: np.random.Generator) -> Any:
+    return datasets.random_shift(x, rng, 1)
+
+
+PHOTOGRAPHS = ("cifar10",)
+RESIDUAL: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "batch_size": 128,
+    "epochs": 30,
+    "warmup": 0.03,
+}
+RECIPES: dict[str, Recipe] = {
+    "mlp": Classifier("mlp", "fully connected layers (--hidden, --dropout)", takes=("hidden", "dropout")),
+    "lenet": Classifier("lenet", "LeNet-5, for 28x28 or 32x32 images"),
+    "convnet": Classifier("convnet", "three blocks of convolution, batch norm, ReLU and pooling"),
+    "alexnet-cifar": Classifier(
+        "alexnet-cifar",
+        "AlexNet for 32x32 images",
+        PHOTOGRAPHS,
+        standardize=True,
+        **{**RESIDUAL, "lr": 0.02},
+    ),
+    **{
+        f"resnet{depth}": Classifier(
+            f"resnet{depth}", f"a residual network of {depth} layers", PHOTOGRAPHS, standardize=True, **RESIDUAL
+        )
+        for depth in (20, 32, 56)
+    },
+    "vit": Classifier(
+        "vit",
+        "a small Vision Transformer (--dropout)",
+        takes=("dropout",),
+        standardize=True,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        warmup=0.1,
+        batch_size=128,
+        epochs=30,
+    ),
+}
