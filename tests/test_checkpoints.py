@@ -92,6 +92,41 @@ def test_weights_that_do_not_fit(tmp_path):
     assert load_weights(part, tmp_path / "a", strict=False).missing_keys == []
 
 
+def test_the_report_of_what_fits_in_part(tmp_path):
+    path = tmp_path / "a"
+    save_weights(Sequential({"body": Linear(4, 3, rng=0), "head": Linear(3, 5, rng=1), "more": Linear(1, 1)}), path)
+    mine = Sequential({"body": Linear(4, 3, rng=7), "head": Linear(3, 2, rng=8), "new": Linear(2, 2, bias=False)})
+    before = mine.state_dict()
+    for strict, misshapen in ((True, False), (True, True), (False, False)):
+        with pytest.raises(LayerError, match=r"misshapen: head.bias should be \(2,\) and is \(5,\)"):
+            load_weights(mine, path, strict, misshapen=misshapen)
+    np.testing.assert_equal(mine.state_dict(), before)
+    report = load_weights(mine, path, strict=False, misshapen=True)
+    assert report.loaded_keys == ["body.weight", "body.bias"]
+    assert report.missing_keys == ["new.weight"]
+    assert sorted(report.unexpected_keys) == ["more.bias", "more.weight"]
+    assert report.misshapen_keys == ["head.weight", "head.bias"]
+    assert str(report).split("\n")[:6] == [
+        "2 arrays loaded",
+        "1 missing, left as they were:",
+        "  new.weight",
+        "2 misshapen, left as they were:",
+        "  head.weight: (2, 3) here, (5, 3) in the file",
+        "  head.bias: (2,) here, (5,) in the file",
+    ]
+    after = mine.state_dict()
+    np.testing.assert_equal(after["body.weight"], read_weights(path)["body.weight"])
+    np.testing.assert_equal(after["head.weight"], before["head.weight"])
+
+
+def test_a_prefix_in_the_file_is_taken_off(tmp_path):
+    inner = Sequential({"module": Linear(2, 2, rng=0)})
+    save_weights(inner, tmp_path / "a")
+    layer = Linear(2, 2, rng=5)
+    assert load_weights(layer, tmp_path / "a", prefix="module.").loaded_keys == ["weight", "bias"]
+    np.testing.assert_equal(layer.state_dict(), inner["module"].state_dict())
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     save_weights(model(0), path)

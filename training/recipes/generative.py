@@ -191,7 +191,7 @@ class Adversarial(Unlabelled):
         return models.Generator(64, shape_of(options), options.width or 32, rng=options.seed)
 
     def example(self, options: argparse.Namespace) -> Any:
-        return (options.batch_size, 64)
+        return (max(2, options.batch_size), 64)  # BatchNorm takes no single sample
 
     def plan(self, options: argparse.Namespace) -> Plan:
         generator: Any = self.build(options)

@@ -26,6 +26,8 @@ TASKS: dict[str, tuple[Callable[[], datasets.Task], str]] = {
     "n-grams": (datasets.NGramsTask, "guess the next bit of a source that changes"),
     "priority-sort": (datasets.PrioritySortTask, "say the vectors in the order of their priorities"),
 }
+EPOCH = 1000  # sequences
+TESTED = 500
 # Thousands of sequences after which something is to be seen.
 THOUSANDS = {"copy": 8, "repeat-copy": 40, "associative-recall": 40, "n-grams": 20, "priority-sort": 40}
 LONGER = {"copy": (10, 20, 30, 60), "repeat-copy": (10, 15, 20), "associative-recall": (6, 10, 15)}
@@ -45,7 +47,7 @@ class Sequences(Recipe):
     def plan(self, options: argparse.Namespace) -> Plan:
         model = self.build(options)
         task = TASKS[options.data][0]()
-        batches = max(1, 1000 // options.batch_size)
+        batches = max(1, EPOCH // options.batch_size)
         plan = Plan(
             model,
             SequenceBCELoss(),
@@ -54,7 +56,7 @@ class Sequences(Recipe):
             f"per sequence; {batches * options.batch_size:,} sequences an epoch",
         )
         plan.validation = task.fixed(10, 10, 1 + options.seed)
-        plan.test = task.fixed(25, 20, 1_000_003 + options.seed)
+        plan.test = task.fixed(TESTED // 20, 20, 1_000_003 + options.seed)
         plan.metrics = {"bits": bits_per_sequence, "wrong_bits": wrong_bits}
         plan.batch_axis = 1
         plan.after_epoch = lambda folder, model: self.draw(folder, model, task, options)
@@ -65,7 +67,9 @@ class Sequences(Recipe):
         """Bits per sequence, and what becomes of longer ones."""
         lines = [f"test {scores['bits']:.3f} bits per sequence   {100 * scores['wrong_bits']:.2f} % of the bits wrong"]
         if options.data == "n-grams":
-            best = np.concatenate([task.optimum(each) for each in task.fixed(25, 20, 1_000_003 + options.seed)]).mean()
+            best = np.concatenate(
+                [task.optimum(each) for each in task.fixed(TESTED // 20, 20, 1_000_003 + options.seed)]
+            ).mean()
             lines.append(f"who counts as well as can be needs {best:.2f} bits")
         found = []
         for length in LONGER.get(options.data, ()):
@@ -89,7 +93,7 @@ class Sequences(Recipe):
         if isinstance(model, models.NTM):
             maps = {"write": model.write_map[:, 0], "read": model.read_map[:, 0]}
             looked = np.flatnonzero(np.max([w.max(axis=(0, 1)) for w in maps.values()], axis=0) > 0.05)
-            slots = slice(max(0, looked.min(initial=model.memory.shape[0]) - 1), looked.max(initial=0) + 2)
+            slots = slice(max(0, looked[0] - 1), looked[-1] + 2) if len(looked) else slice(None)
             for name, w in maps.items():
                 panels += [(f"{name} {i + 1}", w[:, i, slots].T) for i in range(min(2, w.shape[1]))]
         heights = [0.5 + 0.12 * min(len(panel), 14) for _, panel in panels]
