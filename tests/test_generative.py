@@ -145,8 +145,8 @@ def test_who_knows_the_noise_draws_the_picture(few):
 
 
 def test_ancestral_steps_have_the_posterior_s_mean_and_variance():
-    ddpm = DDPM(10)
-    t, x, x0 = 6, 0.3, -0.5
+    ddpm = DDPM(100)
+    t, x, x0 = 3, 0.3, -0.5
     a, b, abar, before = ddpm.alphas[t], ddpm.betas[t], ddpm.alphabars[t], ddpm.alphabars[t - 1]
     mean = (np.sqrt(before) * b * x0 + np.sqrt(a) * (1 - before) * x) / (1 - abar)  # eq. 7
     variance = b * (1 - before) / (1 - abar)

@@ -142,7 +142,6 @@ class AdversarialTrainer:
 
         self.discriminator.input_requires_grad_()
         self.generator_optimizer.zero_grad()
-        self.discriminator.zero_grad()
         scores = self.discriminator.forward(drawn)
         loss = float(self.loss.forward(scores, np.ones_like(scores)))
         self._finite(loss, "generator")
