@@ -10,7 +10,7 @@ from backhand.datasets import CopyTask
 from backhand.models import VAE
 from backhand.training import History, bits_per_sequence, wrong_bits
 from backhand.training.command_line import main
-from backhand.training.recipes import RECIPES, generative, tasks
+from backhand.training.recipes import RECIPES, generative, tasks, writing
 
 
 def run(*arguments):
@@ -80,6 +80,23 @@ def test_the_baseline_and_the_other_controller(here, capsys):
     assert weights["weights"].shape == (4, 128) and weights["controller.weight_hh"].shape == (24, 6)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["gpt", "--width", "16"], ["char-lstm", "--hidden", "8,8"], ["char-gru", "--hidden", "8"], ["char-rnn"]],
+)
+def test_the_recipes_of_text(here, capsys, monkeypatch, arguments):
+    monkeypatch.setattr(writing.Transformer, "every", 5)
+    (here / "rhyme.txt").write_text("the cat sat on the mat and that was that\n" * 60)
+    assert run("train", "--model", *arguments, "--data", "rhyme.txt", "--epochs", "2", "--batch-size", "4") == 0
+    printed = capsys.readouterr().out
+    assert "nats a character" in printed and "perplexity" in printed and "rhyme.txt: " in printed
+    folder = here / "runs" / f"rhyme-{arguments[0]}"
+    assert {"samples.txt", "loss_curve.png", "model.safetensors"} <= {path.name for path in folder.iterdir()}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["characters"] == "\n acdehmnostw" and config["epochs"] == 2
+    assert History.read(folder / "history.jsonl")["val_perplexity"][-1] < 14
+
+
 def test_the_metrics_of_sequences():
     _, y = CopyTask(2).draw(0, 3, 4)
     scores = np.where(y > 0.5, 3.0, -3.0)
@@ -138,6 +155,10 @@ def test_weights_to_begin_with(here, capsys):
         (["--model", "ntm", "--hidden", "4,5"], "--hidden of the ntm is one size"),
         (["--model", "lstm", "--hidden", "4,5"], "all the same"),
         (["--model", "ntm", "--data-dir", "x"], "--data-dir is for --data mnist or cifar10"),
+        (["--model", "gpt"], "gpt learns from a text: give its file, --data FILE.txt"),
+        (["--model", "gpt", "--data", "nowhere.txt"], "nowhere.txt: there is no such file"),
+        (["--model", "char-lstm", "--hidden", "4,5", "--data", "nowhere.txt"], "nowhere.txt"),
+        (["--model", "gpt", "--schedule", "constant"], "--schedule is not for --model gpt"),
         (["--model", "mlp", "--weights", "nowhere"], "nowhere: No such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

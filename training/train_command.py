@@ -19,7 +19,7 @@ from backhand.training.batches import as_batches
 from backhand.training.checkpoints import load_weights, save_weights
 from backhand.training.option_types import CommandError, at_least, between, not_negative, positive, sizes
 from backhand.training.recipes import DEFAULTS, RECIPES, Plan
-from backhand.training.recipes.base import IMAGES
+from backhand.training.recipes.base import FILE, IMAGES
 from backhand.training.recipes.tasks import TASKS
 from backhand.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ RUN_FILES = (
     "reconstructions.png",
     "memory.png",
     "views.png",
-    "sample.txt",
+    "samples.txt",
 )
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "adam": optimizers.Adam,
@@ -53,12 +53,13 @@ OWN = ("hidden", "dropout", "controller", "heads", "width", "no_augment")
 ABOUT = """Train a network and leave a run folder with config.json (all settings), history.jsonl (one line for each
 measurement, written as training goes), loss_curve.png, model.safetensors (the weights at the end; torch reads them too)
 and best.safetensors (the weights with the lowest validation loss); and what belongs to the model: samples.png,
-reconstructions.png, memory.png, ..."""
+reconstructions.png, memory.png, samples.txt."""
 EXAMPLES = """examples:
   backhand train                                     the bundled digits, in seconds
   backhand train --data mnist --data-dir DIR --model lenet --epochs 2
   backhand train --model mlp --hidden 256,128 --dropout 0.2 --out runs/wide
   backhand train --model ntm --data copy             the Neural Turing Machine, in a minute or two
+  backhand train --model gpt --data shakespeare.txt
   backhand train --model vae --data mnist --data-dir DIR
   backhand train --model resnet20 --data cifar10 --data-dir DIR"""
 
@@ -66,9 +67,9 @@ EXAMPLES = """examples:
 def complete(options: argparse.Namespace) -> None:
     """Fill in what the user left open; CommandError for what does not go together."""
     recipe = RECIPES[options.model]
-    if options.data is None:
+    if options.data is None and recipe.data[0] != FILE:
         options.data = recipe.data[0]
-    if options.data not in recipe.data:
+    if options.data not in recipe.data and FILE not in recipe.data:
         takers = [model for model, each in RECIPES.items() if options.data in each.data]
         if takers:
             raise CommandError(f"--data {options.data} is for --model {', '.join(takers)}, not for {options.model}")
@@ -99,6 +100,8 @@ def complete(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train a model on its data and leave a run folder behind."""
     complete(options)
+    if options.data is None:
+        raise CommandError(f"the model {options.model} learns from a text: give its file, --data FILE.txt")
     folder, created = _run_folder(options)
     report = None
     try:
@@ -215,7 +218,7 @@ def _run_folder(options: argparse.Namespace) -> tuple[Path, bool]:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `backhand train`."""
     data = command.add_argument_group("data")
-    about = {**{k: v[1] for k, v in IMAGES.items()}, **{k: v[1] for k, v in TASKS.items()}}
+    about = {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]} | {f"{FILE}.txt": "a text to learn to write from"}
     data.add_argument("--data", metavar="DATA", help=choices(about))
     data.add_argument(
         "--data-dir", metavar="DIR", help="the folder of mnist's or cifar10's files, fetched if it has none (data/NAME)"
@@ -259,7 +262,9 @@ def model_options(command: argparse.ArgumentParser, positional: bool = False) ->
     group.add_argument("--dropout", type=between(0, 1), help="share that is dropped (0)")
     group.add_argument("--controller", choices=("feedforward", "lstm"), help="of the ntm (feedforward)")
     group.add_argument("--heads", type=at_least(1), help="of the ntm, to read and as many to write (1)")
-    group.add_argument("--width", type=at_least(1), help="of the first maps of ddpm (16) and gan (32)")
+    group.add_argument(
+        "--width", type=at_least(1), help="of the first maps of ddpm (16) and gan (32), of the gpt (128)"
+    )
 
 
 def choices(what: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ IMAGES: dict[str, tuple[Shape, str]] = {
     "mnist": ((1, 28, 28), "70,000 handwritten digits"),
     "cifar10": ((3, 32, 32), "colour photographs in ten classes"),
 }
+FILE = "FILE"
 # What every option is when neither the user nor the recipe says anything else.
 DEFAULTS: dict[str, Any] = {
     "epochs": 15,

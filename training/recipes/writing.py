@@ -1,0 +1,124 @@
+"""Models that learn to write from a text file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backhand import models
+from backhand.datasets import load_text
+from backhand.inspection import save_loss_curve
+from backhand.layers import Layer
+from backhand.training import text_runs
+from backhand.training.option_types import CommandError
+from backhand.training.recipes.base import FILE, Plan, Recipe
+
+CHARACTERS = 65  # of tiny Shakespeare, where no text is given
+SAMPLE = 500
+
+
+class Writer(Recipe):
+    """Characters in, the next character out; validation is the end of the text."""
+
+    data = (FILE,)
+    ignores = ("optimizer", "weight_decay", "momentum", "schedule", "warmup", "clip_norm")
+
+    def example(self, options: argparse.Namespace) -> Any:
+        return np.zeros((options.batch_size, 32), np.int64)
+
+    def run(self, text: Any, options: argparse.Namespace) -> text_runs.TextRun:
+        """All that training takes."""
+        raise NotImplementedError
+
+    def plan(self, options: argparse.Namespace) -> Plan:
+        text = load_text(options.data)
+        run = self.run(text, options)
+        plan = Plan(run.model, None, None, f"{options.data}: {text!r}, {len(text.train):,} to learn from")
+
+        def fit(folder: Path, progress: bool) -> list[str]:
+            trainer = run.trainer(folder, progress, patience=options.patience)
+            try:
+                trainer.fit(run.train, run.validation, epochs=run.epochs)
+            finally:
+                if trainer.history.records:
+                    save_loss_curve(trainer.history, folder / "loss_curve.png", classes=len(text.characters))
+            loss = float(trainer.history["val_loss"][-1])
+            bits, perplexity = loss / math.log(2), math.exp(min(loss, 700.0))
+            measured = f"validation loss {loss:.4f} nats a character, {bits:.3f} bits, perplexity {perplexity:.3f}"
+            return [measured, *([run.sample(SAMPLE, seed=options.seed)] if progress else [])]
+
+        plan.fit = fit
+        plan.extra = {"characters": text.characters}
+        return plan
+
+
+class Transformer(Writer):
+    """models.GPT as nanoGPT trains it on a CPU."""
+
+    about = "a Transformer that writes (--data FILE.txt; --width, --dropout)"
+    defaults: Mapping[str, Any] = {"epochs": 8, "batch_size": 12, "lr": 1e-3}
+    takes = ("dropout", "width")
+    every = 250  # steps in an epoch
+
+    def build(self, options: argparse.Namespace) -> Layer:
+        return models.GPT(CHARACTERS, 64, 4, 4, options.width or 128, options.dropout or 0.0, bias=False, rng=0)
+
+    def run(self, text: Any, options: argparse.Namespace) -> text_runs.TextRun:
+        return text_runs.gpt(
+            text,
+            n_embd=options.width or 128,
+            dropout=options.dropout or 0.0,
+            batch_size=options.batch_size,
+            steps=self.every * options.epochs,
+            every=self.every,
+            lr=options.lr,
+            warmup=min(100, self.every * options.epochs // 10),
+            seed=options.seed,
+        )
+
+
+class Recurrent(Writer):
+    """models.CharRNN as char-rnn trains it."""
+
+    defaults: Mapping[str, Any] = {"epochs": 5, "batch_size": 50, "lr": 2e-3}
+    takes = ("hidden", "dropout")
+
+    def __init__(self, cell: str, about: str) -> None:
+        self.cell, self.about = cell, about
+
+    def build(self, options: argparse.Namespace) -> Layer:
+        size, layers = self._sizes(options)
+        return models.CharRNN(CHARACTERS, size, layers, self.cell, options.dropout or 0.0, batch_first=True, rng=0)
+
+    def run(self, text: Any, options: argparse.Namespace) -> text_runs.TextRun:
+        size, layers = self._sizes(options)
+        return text_runs.char_lstm(
+            text,
+            hidden_size=size,
+            num_layers=layers,
+            cell=self.cell,
+            dropout=options.dropout or 0.0,
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            lr=options.lr,
+            seed=options.seed,
+        )
+
+    def _sizes(self, options: argparse.Namespace) -> tuple[int, int]:
+        sizes = options.hidden or (128, 128)
+        if len(set(sizes)) != 1:
+            raise CommandError(f"--hidden of the {options.model} names one size for each layer, all the same")
+        return sizes[0], len(sizes)
+
+
+RECIPES: dict[str, Recipe] = {
+    "gpt": Transformer(),
+    "char-lstm": Recurrent("lstm", "an LSTM that writes (--data FILE.txt; --hidden 128,128: two layers; --dropout)"),
+    "char-gru": Recurrent("gru", "the same with a GRU"),
+    "char-rnn": Recurrent("rnn", "the same with a plain RNN"),
+}
