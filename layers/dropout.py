@@ -36,7 +36,7 @@ class Dropout(Layer):
         x = self.input(x)
         self.check(x)
         y, mask = x, None
-        if self.training:
+        if self.training and self.p:  # with p = 0 there is nothing to draw
             # drawn in the order of the axes whatever the memory order, so that a seed means one mask
             mask = self.rng.random(self.mask_shape(x), np.float32) >= self.p
             y = self.shift(self._scaled(x, mask), mask)
