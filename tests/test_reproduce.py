@@ -1,0 +1,65 @@
+"""The scripts of published figures: each says in one line what is missing, and runs on a little data."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import benchmarks.reproduce
+from backhand.datasets import Data, Splits
+
+ROOT = Path(__file__).parent.parent
+HELPERS = {"files", "pictures"}
+SCRIPTS = sorted({module.name for module in pkgutil.iter_modules(benchmarks.reproduce.__path__)} - HELPERS)
+DATALESS = {"seq2seq"}
+PICTURES = ["cifar", "ddpm", "gan", "lenet", "simclr", "vae"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - DATALESS))
+def test_missing_data_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, name):
+    script = importlib.import_module(f"benchmarks.reproduce.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--data-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(tmp_path) in error and "https://" in error
+
+
+def test_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.reproduce.vae", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "mnist" in done.stderr
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_scripts_of_pictures_on_little_data(tmp_path, monkeypatch, capsys, name):
+    rng = np.random.default_rng(0)
+    shape = (3, 32, 32) if name in ("cifar", "simclr") else (1, 28, 28)
+
+    def part(n):
+        return Data(rng.random((n, *shape), np.float32), np.arange(n) % 10)
+
+    def little(*_, **__):
+        return Splits(part(20), part(10), part(10), tuple("0123456789"))
+
+    script = importlib.import_module(f"benchmarks.reproduce.{name}")
+    monkeypatch.setattr(script, "cifar10" if shape[0] == 3 else "mnist", little)
+    picture = tmp_path / "out.png"
+    arguments = ["--picture", str(picture), "--epochs", "2", *(["--width", "8"] if name == "ddpm" else [])]
+    if name == "ddpm":
+        monkeypatch.setattr(script, "DDPM", lambda: script_ddpm(5))
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    script.main()
+    assert "seed 0: " in capsys.readouterr().out
+    assert picture.exists() == (name in ("vae", "gan", "ddpm"))
+
+
+def script_ddpm(steps):
+    from backhand.models import DDPM
+
+    return DDPM(steps)
