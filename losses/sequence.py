@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from backhand.layers.activations import sigmoid, softplus
 from backhand.layers.base import all_or_nothing
 from backhand.layers.parameter import Array
-from backhand.losses.base import Loss
+from backhand.losses.base import Loss, summed
 from backhand.losses.classification import CrossEntropyLoss
 
 
@@ -72,9 +72,8 @@ class SequenceCrossEntropyLoss(Loss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction=reduction)
-        inner = "sum" if reduction == "batchmean" else reduction
         self.inner = CrossEntropyLoss(
-            weight, ignore_index=ignore_index, reduction=inner, label_smoothing=label_smoothing
+            weight, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
         )
         self.ignore_index, self.label_smoothing = self.inner.ignore_index, self.inner.label_smoothing
 
@@ -85,20 +84,19 @@ class SequenceCrossEntropyLoss(Loss):
             wanted = "x of shape (..., V)" if not x.ndim else f"integer labels of shape {x.shape[:-1]}"
             self.reject(wanted, f"{target.dtype} of shape {target.shape}" if x.ndim else x.shape)
         # every place is a sample of its own; in this shape CrossEntropyLoss is at its fastest
-        value = self.inner.forward(x.reshape(-1, x.shape[-1]), target.reshape(-1))
-        self.save(x.shape)
-        if self.reduction == "none":
-            return value.reshape(target.shape)
-        return value / x.shape[0] if self.reduction == "batchmean" and x.ndim > 1 else value
+        losses = self.inner.forward(x.reshape(-1, x.shape[-1]), target.reshape(-1)).reshape(target.shape)
+        count = self._count(target)
+        self.save(x.shape, out=losses, count=count)
+        return self.reduce(losses, count)
 
     def backward(self, dout: Any = None) -> Array:
-        _, (shape, _), _ = self._top()
-        if self.reduction == "none" and dout is not None and np.ndim(dout):
-            if np.shape(dout) != shape[:-1]:
-                self.reject(f"dout of shape {shape[:-1]}", np.shape(dout))
-            dout = np.reshape(dout, -1)
-        if self.reduction == "batchmean" and len(shape) > 1:
-            dout = (1.0 if dout is None else float(dout)) / shape[0]
-        dx = self.inner.backward(dout)
-        self.saved()
-        return dx.reshape(shape)
+        dl = self.upstream(dout)
+        (shape,) = self.saved()
+        return self.inner.backward(dl.reshape(-1)).reshape(shape)
+
+    def _count(self, target: Array) -> float:
+        """What the sum is divided by: the weights of the labels that count, or the number of sequences."""
+        if self.reduction == "batchmean":
+            return len(target) if target.ndim else 1
+        counted, weight = target[target != self.ignore_index], self.inner.weight
+        return counted.size if weight is None else summed(weight[counted])

@@ -73,10 +73,20 @@ def test_integers_that_name_no_row(x, message):
 # ---------------------------------------------------------------------- the loss over tokens
 
 
+WEIGHTED = {"weight": [1.0, 2.0, 0.5, 3.0], "ignore_index": 1}
+
+
 def test_the_loss_has_the_classes_last():
     scores, target = rng.standard_normal((2, 3, 4)), rng.integers(0, 4, (2, 3))
     target[1, 2] = 1
-    for options in ({}, {"ignore_index": 1}, {"reduction": "sum"}, {"reduction": "none"}, {"label_smoothing": 0.1}):
+    for options in (
+        {},
+        {"ignore_index": 1},
+        {"reduction": "sum"},
+        {"reduction": "none"},
+        {"label_smoothing": 0.1},
+        WEIGHTED,
+    ):
         ours, plain = SequenceCrossEntropyLoss(**options), CrossEntropyLoss(**options)
         np.testing.assert_allclose(ours(scores, target), plain(scores.swapaxes(1, 2), target), rtol=1e-12)
         np.testing.assert_allclose(ours.backward(), plain.backward().swapaxes(1, 2), rtol=1e-12)
@@ -84,6 +94,7 @@ def test_the_loss_has_the_classes_last():
     plain = CrossEntropyLoss(reduction="sum", ignore_index=1)
     assert loss(scores, target) == pytest.approx(plain(scores.swapaxes(1, 2), target) / 2)
     assert (loss.backward()[target == 1] == 0).all()
+    assert np.isnan(SequenceCrossEntropyLoss(ignore_index=1)(scores, np.ones((2, 3), int)))
 
 
 @pytest.mark.parametrize(
