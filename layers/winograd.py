@@ -101,7 +101,14 @@ def correlate(
         np.matmul(g, weight.reshape(r * r, -1), out=spread.reshape(36, -1))
 
     def work(groups: slice) -> list[Array]:
-        return [sums for group in range(groups.start, groups.stop) for sums in group_of(edges[group : group + 2])]
+        sums: list[Array] = []
+        for group in range(groups.start, groups.stop):
+            for each in group_of(edges[group : group + 2]):
+                if groups.start == 0 and sums:  # the first ones can be added at once, in the order of them all
+                    sums[0] += each
+                else:
+                    sums.append(each)
+        return sums
 
     def group_of(edge: list[int]) -> list[Array]:
         part = slice(*edge)

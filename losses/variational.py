@@ -23,12 +23,12 @@ class ELBOLoss(Loss):
     beta : the weight of KL      reduction : "mean" over the N samples, "sum", or "none" for all l, (N,)
 
     In nats, an upper bound of -log p(target) where the target is 0 or 1 and beta = 1: the negative of the "evidence
-    lower bound". KL is the divergence of N(mu, e^logvar) from N(0, 1). `parts` are the two terms of the last forward,
-    reduced. `backward` returns (dx, dmu, dlogvar).
+    lower bound". KL is the divergence of N(mu, e^logvar) from N(0, 1). `parts` are the means of the two terms in the
+    last forward. `backward` returns (dx, dmu, dlogvar).
     Kingma & Welling 2013, arXiv:1312.6114, eq. 10 and appendix B; Higgins et al. 2017 for beta
     """
 
-    parts: tuple[Any, Any] | None = None
+    parts: tuple[float, float] | None = None
 
     def __init__(self, *, beta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -44,7 +44,7 @@ class ELBOLoss(Loss):
         drawn = (softplus(x) - target * x).reshape(n, -1).sum(axis=1)
         kl = (mu * mu + np.expm1(logvar) - logvar).reshape(n, -1).sum(axis=1) / 2
         losses = np.asarray(drawn + x.dtype.type(self.beta) * kl, x.dtype)
-        self.parts = self.reduce(drawn), self.reduce(kl)
+        self.parts = float(drawn.mean()), float(kl.mean())
         self.save(x, mu, logvar, target, out=losses)
         return self.reduce(losses)
 

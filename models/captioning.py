@@ -175,7 +175,7 @@ class CaptionRNN(Layer):
         return x
 
     def _words(self, words: ArrayLike) -> Array:
-        index = np.asarray(words)
+        index = self.array(words)
         if index.ndim != 2 or index.dtype.kind not in "iu" or not index.size:
             self.reject("integer words of shape (N, T)", f"{index.dtype} of shape {index.shape}")
         return index

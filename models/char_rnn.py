@@ -159,7 +159,7 @@ class CharRNN(Layer):
         return np.concatenate(written, axis=time)
 
     def _tokens(self, tokens: ArrayLike) -> Array:
-        index = np.asarray(tokens)
+        index = self.array(tokens)
         if index.ndim not in (1, 2) or index.dtype.kind not in "iu" or not index.size:
             axes = "(N, T)" if self.batch_first else "(T, N)"
             self.reject(f"integer tokens of shape {axes} or (T,)", f"{index.dtype} of shape {index.shape}")

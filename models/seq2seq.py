@@ -156,7 +156,7 @@ class Seq2SeqTransformer(Layer):
         return None if self.padding_idx is None else tokens == self.padding_idx
 
     def _tokens(self, name: str, tokens: ArrayLike) -> Array:
-        index = np.asarray(tokens)
+        index = self.array(tokens)
         if index.ndim != 2 or index.dtype.kind not in "iu" or not index.size:
             self.reject(f"{name} as integer tokens (N, {name[0].upper()})", f"{index.dtype} of shape {index.shape}")
         return index

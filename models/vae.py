@@ -44,7 +44,7 @@ class Reparameterize(Layer):
     def backward(self, dout: Any) -> tuple[Array, Array]:
         dz = self.upstream(dout)
         (noise,) = self.saved()
-        return dz, dz * noise / 2
+        return dz.copy(), dz * noise / 2  # a copy: what is handed on is nobody else's
 
 
 class VAE(Layer):
