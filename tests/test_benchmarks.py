@@ -18,6 +18,7 @@ from benchmarks.backhand_nn import Backhand, Heads, OptionA, Positions
 from benchmarks.measure import agree, differences
 from benchmarks.where import where
 from benchmarks.workloads import MODELS, WORKLOADS
+from tests.large import Smooth
 
 ROOT = Path(__file__).parent.parent
 # These agree too, as every real run checks before it times; here they would take too long.
@@ -69,18 +70,6 @@ def test_a_layer_is_timed_forward_and_backward(torch):
         seconds = side.run(2)
         assert list(seconds) == ["forward", "backward"]
         assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())
-
-
-class Smooth:
-    """A library whose networks have no kinks: Tanh in the place of ReLU, average pooling of max-pooling."""
-
-    def __init__(self, nn):
-        self.nn = nn
-
-    def __getattr__(self, name):
-        if name == "ReLU":
-            return lambda inplace=False: self.nn.Tanh()
-        return getattr(self.nn, name.replace("MaxPool", "AvgPool"))
 
 
 @pytest.mark.parity

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from backhand.layers import threads
 from benchmarks import growth
 from benchmarks.growth import FAMILIES, Point
 
@@ -31,9 +32,12 @@ def test_a_cliff_is_pointed_out():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_size_can_be_built_and_memory_grows_no_faster_than_the_batch(name):
+def test_every_size_can_be_built_and_memory_grows_no_faster_than_the_batch(name, request):
     family = FAMILIES[name]
     small = {axis: min(values) for axis, values in family.axes.items()}
+    before = threads.get_num_threads()
+    threads.set_num_threads(1)  # as growth measures: what threads hold at once is no matter of the batch
+    request.addfinalizer(lambda: threads.set_num_threads(before))
     growth.Trained(family, {**family.usual, **small}).step()
     sizes = [{**family.usual, **small, "batch": n} for n in (16, 32)]
     one, two = (growth.most_bytes(lambda sizes=sizes: growth.Trained(family, sizes)) for sizes in sizes)
