@@ -177,7 +177,7 @@ class Ours(Side):
                 for p in self.model.parameters():
                     if p.data.ndim == 2:
                         p.data[...] = self.workload.std * rng.standard_normal(p.shape)
-            self.loss = self.losses.CrossEntropyLoss()
+            self.loss = getattr(self.losses, self.workload.loss)(**self.workload.loss_options)
             cls = getattr(self.optimizers, self.workload.optimizer)
             self.optimizer = cls(self.model.parameters(), **self.workload.options)
             self.model.input_requires_grad_(False)  # as a Trainer does it; PyTorch sees it in the tensor
@@ -261,7 +261,7 @@ class Eager(Side):
         tensors: list[Any] = [self.torch.from_numpy(x) for x in self.batch]
         if isinstance(self.workload, Model):
             self.tensors = tensors
-            self.loss = self.torch.nn.CrossEntropyLoss()
+            self.loss = getattr(self.torch.nn, self.workload.loss)(**self.workload.loss_options)
             cls = getattr(self.torch.optim, self.workload.optimizer)
             self.optimizer = cls(self.model.parameters(), **self.workload.options)
         else:

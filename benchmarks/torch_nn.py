@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from benchmarks.torch_ntm import NTM as NTM
+
 
 class OptionA(torch.nn.Module):
     """The twin of benchmarks.backhand_nn.OptionA."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backhand.datasets import CopyTask
 from backhand.layers.parameter import Array
 from benchmarks import networks
 
@@ -21,6 +22,7 @@ class Model(NamedTuple):
     optimizer, options : the class's name and arguments, the same in both libraries
     std : of the normal numbers that the matrices start from, where the layers' own start is not what is wanted
     jax : the name of the network in benchmarks.jax_nn, where there is one
+    loss, loss_options : the same of the loss
     tolerance : how far losses and gradients may differ in the first steps, relative, in float32
     """
 
@@ -28,6 +30,8 @@ class Model(NamedTuple):
     batch: Callable[[Rng], tuple[Array, Array]]
     optimizer: str
     options: dict[str, Any]
+    loss: str = "CrossEntropyLoss"
+    loss_options: dict[str, Any] = {}
     std: float | None = None
     jax: str | None = None
     tolerance: float = 1e-4
@@ -65,9 +69,24 @@ def text(steps: int, batch: int, vocabulary: int, *, one_hot: bool) -> Callable[
     return draw
 
 
+def copied(length: int, batch: int) -> Callable[[Rng], tuple[Array, Array]]:
+    """Sequences of the copy task; nothing is to be said while they are being told."""
+
+    def draw(rng: Rng) -> tuple[Array, Array]:
+        x, said = CopyTask().draw(rng, batch, length)
+        return x, np.concatenate([np.zeros((length + 1, *said.shape[1:]), said.dtype), said])
+
+    return draw
+
+
 ADAM: tuple[str, dict[str, Any]] = ("Adam", {"lr": 1e-3})
 SGD: tuple[str, dict[str, Any]] = ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4})
 RMSPROP: tuple[str, dict[str, Any]] = ("RMSprop", {"lr": 2e-3, "alpha": 0.95})
+CENTRED: tuple[str, dict[str, Any]] = (
+    "RMSprop",
+    {"lr": 1e-4, "alpha": 0.95, "eps": 1e-4, "momentum": 0.9, "centered": True},
+)
+SUMMED: dict[str, Any] = {"loss": "BCEWithLogitsLoss", "loss_options": {"reduction": "sum"}}
 ADAMW: tuple[str, dict[str, Any]] = ("AdamW", {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1})
 
 MODELS: dict[str, Model] = {
@@ -98,6 +117,10 @@ MODELS: dict[str, Model] = {
         )
         for name, n in {"": 12, "-batch1": 1}.items()
     },
+    # one sequence at a time, of the mean length: the paper's way to train it
+    "ntm": Model(lambda nn: nn.NTM(9, 8), copied(10, 1), *CENTRED, **SUMMED),
+    "ntm-lstm": Model(lambda nn: nn.NTM(9, 8, controller="lstm"), copied(10, 1), *CENTRED, **SUMMED),
+    "ntm-batch16": Model(lambda nn: nn.NTM(9, 8), copied(10, 16), *CENTRED, **SUMMED),
 }
 
 SINGLES: dict[str, Single] = {

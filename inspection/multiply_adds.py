@@ -48,6 +48,8 @@ def multiply_adds(model: Layer, *inputs: Any, **options: Any) -> dict[str, int]:
         RNN, LSTM, GRU, cells   vectors of x * all the weight matrices; padding counts as well
         attention               L S (E + F) for each head, what a causal mask hides counts as well
         MultiheadAttention      its projections, and the attention in it
+        NTM                     the products of its controller and its heads with their matrices, and for each head
+                                N M to look for the key, to read, to erase and to add, and N for each shift
     """
     with counting(model) as calls:
         try:
@@ -141,6 +143,28 @@ def _multihead(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
     return n, n  # the projections into heads; the attention and the projection after it count themselves
 
 
+def _ntm(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    matrices = (p for part in (layer.controller, layer.heads) for p in part.parameters() if p.data.ndim == 2)
+    vectors = math.prod(y.shape[:-1])
+    return vectors * sum(p.size for p in matrices), 0  # its output, a Linear, and the memory count themselves
+
+
+def _content(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    return y.size * np.shape(inputs[0])[-1], 0
+
+
+def _shift(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    return y.size * np.shape(inputs[1])[-1], 0
+
+
+def _memory_read(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    return y.size * np.shape(inputs[0])[-1], 0
+
+
+def _memory_write(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    return 2 * y.size * np.shape(inputs[1])[1], 0
+
+
 COUNTS: dict[str, Count] = {
     "Linear": _linear,
     "Bilinear": _bilinear,
@@ -149,4 +173,9 @@ COUNTS: dict[str, Count] = {
     **dict.fromkeys(("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"), _recurrent),
     "ScaledDotProductAttention": _attention,
     "MultiheadAttention": _multihead,
+    "NTM": _ntm,
+    "ContentAddressing": _content,
+    "CircularShift": _shift,
+    "MemoryRead": _memory_read,
+    "MemoryWrite": _memory_write,
 }

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import positive
 from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.external_memory import outer
+from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import softmax
 
@@ -40,14 +42,14 @@ class UnitVectors(Layer):
         n = np.einsum("...i,...i", x, x)[..., None]
         n += x.dtype.type(self.eps**2)
         np.sqrt(n, out=n)
-        y = x / n
+        y = np.divide(x, n, out=empty_like(x))
         self.save(y, n, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         y, n = self.saved()
-        dx: Array = y * -np.einsum("...i,...i", y, dout)[..., None]
+        dx = np.multiply(y, -np.einsum("...i,...i", y, dout)[..., None], out=empty_like(y))
         dx += dout
         dx /= n
         return dx
@@ -81,7 +83,7 @@ class ContentAddressing(Layer):
         dz = softmax_back(dout, w)
         dstrength = np.einsum("bhn,bhn->bh", dz, z)[..., None]
         dz *= strength
-        return dz @ memory, dstrength, dz.swapaxes(1, 2) @ key
+        return dz @ memory, dstrength, outer(dz, key)
 
 
 class Interpolation(Layer):

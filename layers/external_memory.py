@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.base import Layer
+from backhand.layers.memory import empty, empty_like
 from backhand.layers.parameter import Array
 
 
@@ -34,7 +35,7 @@ class MemoryRead(Layer):
     def backward(self, dout: Any) -> tuple[Array, Array]:
         dout = self.upstream(dout)
         w, memory = self.saved()
-        return dout @ memory.swapaxes(1, 2), w.swapaxes(1, 2) @ dout
+        return dout @ memory.swapaxes(1, 2), outer(w, dout)
 
 
 class MemoryWrite(Layer):
@@ -60,10 +61,12 @@ class MemoryWrite(Layer):
         wanted = (*w.shape[:2], memory.shape[2])
         if erase.shape != wanted or add.shape != wanted:
             self.reject(f"erase and add of shape {wanted}", f"{erase.shape} and {add.shape}")
-        left = [1 - w[:, h, :, None] * erase[:, h, None] for h in range(w.shape[1])]  # of each head (B, N, M)
+        left = [outer(w[:, h : h + 1], erase[:, h : h + 1]) for h in range(w.shape[1])]  # of each head (B, N, M)
+        for each in left:
+            np.subtract(1, each, out=each)
         kept = _product(left)
-        new = memory * kept
-        new += w.swapaxes(1, 2) @ add
+        new = np.multiply(memory, kept, out=empty_like(kept))
+        new += outer(w, add)
         self.save(memory, w, erase, add, left, kept, out=new)
         return new
 
@@ -75,12 +78,20 @@ class MemoryWrite(Layer):
         derase = np.empty_like(dadd)
         for h in range(len(left)):
             others = _product(left[:h] + left[h + 1 :])
-            g = dout * memory
+            g = np.multiply(dout, memory, out=empty_like(dout))
             if others is not None:
                 g *= others
             dw[:, h] -= (g @ erase[:, h, :, None])[..., 0]
             derase[:, h] = -(w[:, h, None] @ g)[:, 0]
-        return dout * kept, dw, derase, dadd
+        return np.multiply(dout, kept, out=empty_like(dout)), dw, derase, dadd
+
+
+def outer(w: Array, v: Array) -> Array:
+    """The sum over the heads of w_h v_h^T: (B, H, N) and (B, H, M) give (B, N, M)."""
+    if w.shape[1] > 1:
+        return w.swapaxes(1, 2) @ v
+    # matmul takes several times as long where there is nothing to sum up
+    return np.multiply(w.swapaxes(1, 2), v, out=empty((len(w), w.shape[2], v.shape[2]), v.dtype))
 
 
 def _product(arrays: list[Array]) -> Any:

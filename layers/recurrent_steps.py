@@ -118,7 +118,7 @@ class LSTMStep(Recurrence):
             into = product.into(dh[None])
             for piece in run.pieces(IN_CACHE // size):
                 rows, own, da_rows = piece.rows, gates[:, piece.rows], da[piece.rows]
-                slopes = self._slopes(own, c[piece.before], c[piece.after])
+                slopes = self.slopes(own, c[piece.before], c[piece.after])
                 by_gate = da_rows.reshape(-1, 4, size).swapaxes(0, 1)
                 for da_t, da_ifg, da_o, s_ifg, s_o, s_c, f, dy_t, dh_t in piece.steps_back(
                     da_rows, by_gate[:3], by_gate[3], slopes[:3], *slopes[3:], own[1], dy[rows], dh_kept[rows]
@@ -138,8 +138,8 @@ class LSTMStep(Recurrence):
         return da, da
 
     @staticmethod
-    def _slopes(gates: Array, c_before: Array, c: Array) -> Array:
-        """s_i, s_f, s_g, s_o, s_c."""
+    def slopes(gates: Array, c_before: Array, c: Array) -> Array:
+        """s_i, s_f, s_g, s_o, s_c, one after the other, of the gates i, f, o, g and the states around the step."""
         i, f, o, g = gates
         slopes = empty((5, *c.shape), c.dtype)
         s_i, s_f, s_g, s_o, s_c = slopes

@@ -16,12 +16,12 @@ are carried from step to step beside the controller's own: by the memory, by the
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.activations import Tanh, sigmoid, softplus
 from backhand.layers.addressing import Addressing, UnitVectors, softmax_back
 from backhand.layers.arguments import one_of, refuse, whole, whole_tuple
 from backhand.layers.base import Layer, all_or_nothing
@@ -30,6 +30,7 @@ from backhand.layers.external_memory import MemoryRead, MemoryWrite
 from backhand.layers.linear import Linear
 from backhand.layers.parameter import Array, Parameter, float_dtype
 from backhand.layers.softmax import softmax
+from backhand.models.ntm_steps import LSTM, FeedForward, LinearSteps
 
 CONTROLLERS = ("feedforward", "lstm")
 
@@ -54,22 +55,29 @@ class HeadParameters(Layer):
         heads = read_heads + write_heads
         self.sizes = (write_heads * width, heads * width, write_heads * width, heads, heads, heads, heads * shifts)
         self.size = sum(self.sizes)
+        ends = itertools.accumulate(self.sizes)
+        lasts = (width, width, width, 1, 1, 1, shifts)
+        self._columns = [
+            (slice(end - size, end), last) for end, size, last in zip(ends, self.sizes, lasts, strict=True)
+        ]
 
     def forward(self, x: ArrayLike) -> tuple[Array, ...]:
         x = self.input(x)
         if x.ndim != 2 or x.shape[1] != self.size:
             self.reject(f"x of shape (B, {self.size})", x.shape)
-        linear, squashed, positive, scores = self._quarters(x)
-        y = np.empty_like(x)
-        out = self._quarters(y)
-        out[0][...] = linear
-        out[1][...] = sigmoid(squashed)
-        out[2][...] = softplus(positive)
+        y = x.copy()
+        _, squashed, positive, scores = self._quarters(y)
+        squashed *= 0.5  # sigmoid(x) = (1 + tanh(x/2)) / 2
+        np.tanh(squashed, out=squashed)
+        squashed += 1
+        squashed *= 0.5
+        np.logaddexp(positive, 0, out=positive)  # softplus
+        rises = -np.expm1(-positive)  # its derivative: sigmoid(x) = 1 - exp(-softplus(x))
         by_offset = scores.reshape(len(x), -1, self.shifts)
-        out[3].reshape(by_offset.shape)[...] = softmax(by_offset, -1)
-        rises = -np.expm1(-out[2])  # sigmoid(x) = 1 - exp(-softplus(x))
+        scores[...] = softmax(by_offset, -1).reshape(scores.shape)
         parts = self._parts(y)
-        parts[5] += 1  # gamma, which is at least 1
+        gamma = parts[5]  # which is at least 1
+        gamma += 1
         self.save(y, rises, out=tuple(parts))
         return tuple(parts)
 
@@ -92,12 +100,7 @@ class HeadParameters(Layer):
 
     def _parts(self, x: Array) -> list[Array]:
         """Views of the seven, in their shapes."""
-        lasts = (self.width, self.width, self.width, 1, 1, 1, self.shifts)
-        parts, start = [], 0
-        for size, last in zip(self.sizes, lasts, strict=True):
-            parts.append(x[:, start : start + size].reshape(len(x), -1, last))
-            start += size
-        return parts
+        return [x[:, columns].reshape(len(x), -1, last) for columns, last in self._columns]
 
 
 class NTM(Layer):
@@ -148,7 +151,7 @@ class NTM(Layer):
         rng = np.random.default_rng(rng)
         dtype = float_dtype(dtype)
         seen = input_size + read_heads * width
-        self.controller: Layer
+        self.controller: Linear | LSTMCell
         if controller == "lstm":
             self.controller = LSTMCell(seen, hidden_size, rng=rng, dtype=dtype)
             self.hidden, self.cell = (Parameter(np.zeros(hidden_size, dtype)) for _ in range(2))
@@ -160,9 +163,9 @@ class NTM(Layer):
         self.memory = Parameter((0.05 * rng.standard_normal((slots, width))).astype(dtype))
         self.weights = Parameter(rng.standard_normal((write_heads + read_heads, slots)).astype(dtype))
         self.reads = Parameter(np.zeros((read_heads, width), dtype))
-        self.squash, self.unit_keys, self.unit_slots = Tanh(), UnitVectors(), UnitVectors()
+        self.unit_keys, self.unit_slots = UnitVectors(), UnitVectors()
         self.addressing, self.write, self.read_out = Addressing(), MemoryWrite(), MemoryRead()
-        self._seen: dict[str, list[Array]] = {}
+        self._seen: Any = None  # of the last forward: where the heads looked, what they added, h and r
 
     @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
@@ -170,129 +173,111 @@ class NTM(Layer):
         if x.ndim != 3 or x.shape[2] != self.input_size:
             self.reject(f"x of shape (T, B, {self.input_size})", x.shape)
         steps, batch, _ = x.shape
+        hidden, writers = self.hidden_size, self.write_heads
         w_first = softmax(self.weights.data, -1)
-        memory, w, r = (self._for_each(start, batch) for start in (self.memory.data, w_first, self.reads.data))
-        state = self._first_state(batch)
+        memory, w, r = (_for_each(start, batch) for start in (self.memory.data, w_first, self.reads.data))
+        controller, heads = self._controller_over(x), LinearSteps(self.heads, steps, batch)
         slots = self.unit_slots.forward(memory)
-        writers = self.write_heads
-        y = np.empty((steps, batch, self.output_size), x.dtype)
-        seen: dict[str, list[Array]] = {"w": [], "add": [], "read": []}
+        told = np.empty((steps, batch, self.output.in_features), x.dtype)  # h_t and r_t
+        looked = np.empty((steps, *w.shape), x.dtype)
+        added = []
         for t in range(steps):
-            h, state = self._control(np.concatenate([x[t], r.reshape(batch, -1)], axis=1), state)
-            add, key, erase, *looks = self.parameters_of_heads.forward(self.heads.forward(h))
+            h = controller.step(t, r.reshape(batch, -1))
+            add, key, erase, *looks = self.parameters_of_heads.forward(heads.step(t, h))
             key = self.unit_keys.forward(key)
             w_write = self._look(key, looks, w, slots, slice(None, writers))
             memory = self.write.forward(memory, w_write, erase, add)
             slots = self.unit_slots.forward(memory)
             w_read = self._look(key, looks, w, slots, slice(writers, None))
             r = self.read_out.forward(w_read, memory)
-            w = np.concatenate([w_write, w_read], axis=1)
-            y[t] = self.output.forward(np.concatenate([h, r.reshape(batch, -1)], axis=1))
-            for name, value in (("w", w), ("add", add), ("read", r)):
-                seen[name].append(value)
-        self._seen = seen
-        self.save(w_first, out=y)
+            w = looked[t]
+            w[:, :writers], w[:, writers:] = w_write, w_read
+            told[t, :, :hidden], told[t, :, hidden:] = h, r.reshape(batch, -1)
+            added.append(add)
+        y = self.output.forward(told)
+        self._seen = looked, added, told
+        self.save(w_first, controller, heads, out=y)
         return y
 
     def backward(self, dout: Any) -> Array | None:
         dout = self.upstream(dout)
-        (w_first,) = self.saved()
+        w_first, controller, heads = self.saved()
         steps, batch, _ = dout.shape
         hidden, writers = self.hidden_size, self.write_heads
+        dtold = self.output.backward(dout)
+        controller.begin_back()
         # what is carried from step t + 1 to step t
         dmemory: Any = np.zeros((batch, *self.memory.shape), dout.dtype)
         dslots: Any = np.zeros_like(dmemory)
         dw = np.zeros((batch, *self.weights.shape), dout.dtype)
-        dr = np.zeros((batch, *self.reads.shape), dout.dtype)
-        dstate = self._last_dstate(batch, dout.dtype)
-        dx = np.empty((steps, batch, self.input_size), dout.dtype)
+        dr = np.zeros((batch, self.read_heads * self.memory_size[1]), dout.dtype)
         for t in reversed(range(steps)):
-            both = self.output.backward(dout[t])
-            dh = both[:, :hidden]
-            dr += both[:, hidden:].reshape(dr.shape)
-            dw_read, dmemory_read = self.read_out.backward(dr)
+            dr += dtold[t, :, hidden:]
+            dw_read, dmemory_read = self.read_out.backward(dr.reshape(batch, *self.reads.shape))
             dmemory += dmemory_read
             dw[:, writers:] += dw_read
             dread = self.addressing.backward(dw[:, writers:])
             # the unit slots were looked at by these read heads, and by the write heads of the next step
-            dmemory += self.unit_slots.backward(dslots + dread[-1])
+            dslots += dread[-1]
+            dmemory += self.unit_slots.backward(dslots)
             dmemory, dw_write, derase, dadd = self.write.backward(dmemory)
             dw[:, :writers] += dw_write
             *dwrite, dlast, dslots = self.addressing.backward(dw[:, :writers])
-            dw = np.concatenate([dlast, dread[-2]], axis=1)
+            dw[:, :writers], dw[:, writers:] = dlast, dread[-2]
             dkey, dstrength, dgate, dshift, dgamma = (
                 np.concatenate(pair, axis=1) for pair in zip(dwrite, dread[:5], strict=True)
             )
             dkey = self.unit_keys.backward(dkey)
             draw = self.parameters_of_heads.backward((dadd, dkey, derase, dgate, dstrength, dgamma, dshift))
-            dh = dh + self.heads.backward(draw)
-            dseen, dstate = self._control_back(dh, dstate)
-            dx[t] = dseen[:, : self.input_size]
-            dr = dseen[:, self.input_size :].reshape(dr.shape).copy()
+            dr = controller.step_back(t, dtold[t, :, :hidden] + heads.step_back(t, draw))
         dmemory += self.unit_slots.backward(dslots)
+        heads.finish()
         self.memory.grad += dmemory.sum(axis=0)
         self.weights.grad += softmax_back(dw.sum(axis=0), w_first)
-        self.reads.grad += dr.sum(axis=0)
-        self._first_dstate(dstate)
-        return dx if self.input_requires_grad else None
+        self.reads.grad += dr.sum(axis=0).reshape(self.reads.shape)
+        if isinstance(controller, LSTM):
+            self.hidden.grad += controller.dh.sum(axis=0)
+            self.cell.grad += controller.dc.sum(axis=0)
+        dx: Array | None = controller.finish(self.input_requires_grad)
+        return dx
 
-    # ------------------------------------------------------------------ the pieces of a step
+    def _controller_over(self, x: Array) -> FeedForward | LSTM:
+        reads = self.reads.size
+        if isinstance(self.controller, LSTMCell):
+            return LSTM(self.controller, x, reads, self.hidden.data, self.cell.data)
+        return FeedForward(self.controller, x, reads)
 
     def _look(self, key: Array, looks: list[Array], last: Array, slots: Array, heads: slice) -> Array:
         """The weightings of some of the heads."""
         gate, strength, gamma, shift = (each[:, heads] for each in looks)
         return self.addressing.forward(key[:, heads], strength, gate, shift, gamma, last[:, heads], slots)
 
-    def _control(self, seen: Array, state: Any) -> tuple[Array, Any]:
-        if self.kind == "lstm":
-            state = self.controller.forward(seen, state)
-            return state[0], state
-        return self.squash.forward(self.controller.forward(seen)), None
-
-    def _control_back(self, dh: Array, dstate: Any) -> tuple[Array, Any]:
-        if self.kind == "lstm":
-            dseen, dstate = self.controller.backward((dh + dstate[0], dstate[1]))
-            return dseen, dstate
-        return self.controller.backward(self.squash.backward(dh)), None
-
-    def _first_state(self, batch: int) -> Any:
-        if self.kind != "lstm":
-            return None
-        return tuple(self._for_each(start.data, batch) for start in (self.hidden, self.cell))
-
-    def _last_dstate(self, batch: int, dtype: Any) -> Any:
-        zero = np.zeros((batch, self.hidden_size), dtype)
-        return (zero, zero) if self.kind == "lstm" else None
-
-    def _first_dstate(self, dstate: Any) -> None:
-        if self.kind == "lstm":
-            self.hidden.grad += dstate[0].sum(axis=0)
-            self.cell.grad += dstate[1].sum(axis=0)
-
-    def _for_each(self, start: Array, batch: int) -> Array:
-        return np.broadcast_to(start, (batch, *start.shape))
-
     # ------------------------------------------------------------------ what there is to draw
 
     @property
     def write_map(self) -> Array:
         """Where the write heads looked in the last forward: (T, B, W, N)."""
-        return np.stack(self._seen["w"])[:, :, : self.write_heads]
+        return self._seen[0][:, :, : self.write_heads]
 
     @property
     def read_map(self) -> Array:
         """Where the read heads looked in the last forward: (T, B, R, N)."""
-        return np.stack(self._seen["w"])[:, :, self.write_heads :]
+        return self._seen[0][:, :, self.write_heads :]
 
     @property
     def added(self) -> Array:
         """What the write heads added in the last forward: (T, B, W, M)."""
-        return np.stack(self._seen["add"])
+        return np.stack(self._seen[1])
 
     @property
     def read(self) -> Array:
         """What the read heads read in the last forward: (T, B, R, M)."""
-        return np.stack(self._seen["read"])
+        told = self._seen[2]
+        return told[:, :, self.hidden_size :].reshape(*told.shape[:2], *self.reads.shape)
 
     def __repr__(self) -> str:
         return super().__repr__().replace(f"controller={self.controller!r}", f"controller={self.kind!r}")
+
+
+def _for_each(start: Array, batch: int) -> Array:
+    return np.broadcast_to(start, (batch, *start.shape))

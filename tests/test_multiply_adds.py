@@ -17,7 +17,7 @@ from backhand.layers import (
     ReLU,
     ScaledDotProductAttention,
 )
-from backhand.models import Repeat, Sequential, Unroll
+from backhand.models import NTM, Repeat, Sequential, Unroll
 from benchmarks.backhand_nn import Backhand
 from benchmarks.workloads import MODELS
 
@@ -51,6 +51,12 @@ def test_a_step_leaves_out_what_only_the_data_would_need():
         (ScaledDotProductAttention(), [(2, 3, 4), (2, 5, 4), (2, 5, 6)], 2 * 3 * 5 * 10),
         # four projections of width 8, and two products of 6 queries with 6 keys
         (MultiheadAttention(8, 2), [(6, 1, 8)] * 3, 4 * 6 * 64 + 2 * 6 * 6 * 8),
+        # 7 steps of 2 sequences: controller, heads, output; 3 heads look, 1 reads, 2 erase and add, in 5 slots of width 4
+        (
+            NTM(3, 2, 6, memory_size=(5, 4), write_heads=2),
+            [(7, 2, 3)],
+            14 * (7 * 6 + 6 * (2 * 8 + 3 * 10) + 10 * 2 + 3 * 20 + 3 * 5 * 3 + 20 + 2 * 2 * 20),
+        ),
         (ReLU(), [(3, 4)], 0),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, (int, list)) else "",
