@@ -69,12 +69,12 @@ class NTM(torch.nn.Module):
             strength, gamma = functional.softplus(strength), 1 + functional.softplus(gamma)
             key = unit(key)
             looks = (key, strength, gate, shift, gamma, w)
-            w_write = address(*(each[:, :writers] for each in looks), unit(memory))
+            w_write = address(unit(memory), *(each[:, :writers] for each in looks))
             kept = 1 - w_write[:, 0, :, None] * erase[:, 0, None]
             for i in range(1, writers):
                 kept = kept * (1 - w_write[:, i, :, None] * erase[:, i, None])
             memory = memory * kept + w_write.mT @ add
-            w_read = address(*(each[:, writers:] for each in looks), unit(memory))
+            w_read = address(unit(memory), *(each[:, writers:] for each in looks))
             r = w_read @ memory
             w = torch.cat([w_write, w_read], dim=1)
             outputs.append(self.output(torch.cat([h, r.flatten(1)], dim=1)))
@@ -87,11 +87,11 @@ def unit(x: Tensor) -> Tensor:
 
 
 def address(
-    key: Tensor, strength: Tensor, gate: Tensor, shift: Tensor, gamma: Tensor, last: Tensor, memory: Tensor
+    memory: Tensor, key: Tensor, strength: Tensor, gate: Tensor, shift: Tensor, gamma: Tensor, last: Tensor
 ) -> Tensor:
     """Content, interpolation, shift, sharpening: equations 5 to 9."""
     content = (strength * (key @ memory.mT)).softmax(-1)
     w = torch.lerp(last, content, gate)
-    before, same, after = shift.split(1, dim=-1)
+    before, same, after = shift.unsqueeze(-1).unbind(-2)
     w = before * w.roll(-1, -1) + same * w + after * w.roll(1, -1)
     return (gamma * torch.log(w.clamp_min(FLOOR))).softmax(-1)

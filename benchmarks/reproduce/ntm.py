@@ -1,0 +1,126 @@
+"""The Neural Turing Machine, and an LSTM of three layers beside it, on the five tasks. No data needed.
+
+Published, in sequences until the cost is below 0.05 bits (mgupta8143): copy 5,000 with a feed-forward controller, 10,000
+with an LSTM, and the LSTM alone never; associative recall 22,000 to 40,000; repeat copy, to less than 1 bit, 38,000 with
+an LSTM and 121,000. Dynamic 6-grams come down to 133.5 bits, sorting to 18 (read off the paper's figures).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from backhand import datasets
+from backhand.layers import LSTM, Layer, Linear
+from backhand.losses import SequenceBCELoss
+from backhand.models import NTM, Sequential
+from backhand.training import GravesRMSprop, Trainer, save_weights
+from backhand.training.metrics import bits_per_sequence, wrong_bits
+from benchmarks.reproduce.files import options
+
+TASKS: dict[str, type[datasets.Task]] = {
+    "copy": datasets.CopyTask,
+    "repeat-copy": datasets.RepeatCopyTask,
+    "associative-recall": datasets.AssociativeRecallTask,
+    "n-grams": datasets.NGramsTask,
+    "priority-sort": datasets.PrioritySortTask,
+}
+MODELS = ("feedforward", "lstm", "baseline")
+# Hidden units, heads of each kind and learning rate where they are not 100, 1 and 1e-4; units and rate of the baseline.
+SETTINGS: dict[tuple[str, str], tuple[int, int, float]] = {
+    ("associative-recall", "feedforward"): (256, 4, 1e-4),
+    ("n-grams", "feedforward"): (100, 1, 3e-5),
+    ("n-grams", "lstm"): (100, 1, 3e-5),
+    ("priority-sort", "feedforward"): (512, 8, 3e-5),
+    ("priority-sort", "lstm"): (100, 5, 3e-5),
+    ("copy", "baseline"): (256, 0, 3e-5),
+    ("repeat-copy", "baseline"): (256, 0, 3e-5),
+    ("associative-recall", "baseline"): (256, 0, 1e-4),
+    ("n-grams", "baseline"): (128, 0, 1e-4),
+    ("priority-sort", "baseline"): (128, 0, 3e-5),
+}
+WINDOW = 1000  # sequences whose mean cost is a point of the curve
+CONVERGED = 0.05  # bits
+LENGTHS = {"copy": (10, 20, 30, 50, 80, 120), "repeat-copy": (10, 15, 20), "associative-recall": (6, 10, 15, 20)}
+
+
+def main() -> None:
+    """The paper's settings: RMSProp of Graves, one sequence at a time, the cost summed over each, the norm clipped."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--task", choices=TASKS, default="copy")
+    parser.add_argument("--model", choices=MODELS, default="feedforward", help="its controller, or the LSTM alone")
+    parser.add_argument("--lr", type=float, help="(the paper's)")
+    parser.add_argument("--curve", metavar="JSON", help="where to leave the curve, for benchmarks.reproduce.ntm_curves")
+    parser.add_argument("--weights", metavar="SAFETENSORS", help="where to leave the weights")
+    asked = options("ntm", __doc__, parser, sequences=8000)
+    task = TASKS[asked.task]()
+    model, lr = build(asked.task, asked.model, asked.seed)
+    lr = asked.lr or lr
+    print(f"{asked.task}, {asked.model}: {sum(p.size for p in model.parameters()):,} parameters, lr {lr:g}", flush=True)
+    curve: list[float] = []
+    since = time.perf_counter()
+
+    def after(record: dict[str, Any]) -> None:
+        curve.append(record["loss"] / np.log(2))
+        seconds = time.perf_counter() - since
+        print(f"{len(curve) * WINDOW:>7,} sequences  {curve[-1]:8.3f} bits  {seconds:6.0f} s", flush=True)
+
+    trainer = Trainer(
+        model,
+        SequenceBCELoss(),
+        GravesRMSprop(model.parameters(), lr=lr),
+        metrics={},
+        clip_norm=10.0,
+        progress=False,
+        log_every=0,
+        batch_axis=1,
+        after_epoch=after,
+    )
+    trainer.fit(task.stream(WINDOW, 1, asked.seed), epochs=max(1, asked.sequences // WINDOW))
+    below = next((i for i, bits in enumerate(curve, start=1) if bits < CONVERGED), None)
+    reached = (
+        f"below {CONVERGED} bits within {below * WINDOW:,} sequences" if below else f"lowest {min(curve):.3f} bits"
+    )
+    print(f"seed {asked.seed}: {reached}; the last {WINDOW:,} {curve[-1]:.4f} bits (chance {task.chance:g})")
+    wrong = tested(model, task, LENGTHS.get(asked.task, (None,)), asked.seed)
+    if asked.curve:
+        about = {"task": asked.task, "model": asked.model, "seed": asked.seed, "lr": lr, "window": WINDOW}
+        with open(asked.curve, "w") as file:
+            json.dump({**about, "bits": [round(bits, 4) for bits in curve], "wrong": wrong}, file)
+    if asked.weights:
+        save_weights(model, asked.weights)
+
+
+def build(task: str, kind: str, seed: int) -> tuple[Layer, float]:
+    """The model of the paper for a task, and its learning rate."""
+    channels = TASKS[task]()
+    hidden, heads, lr = SETTINGS.get((task, kind), (100, 1, 1e-4))
+    if kind == "baseline":
+        rng = np.random.default_rng(seed)
+        lstm, output = LSTM(channels.inputs, hidden, 3, rng=rng), Linear(hidden, channels.outputs, rng=rng)
+        return Sequential({"lstm": lstm, "output": output}), lr
+    model = NTM(channels.inputs, channels.outputs, hidden, kind, read_heads=heads, write_heads=heads, rng=seed)
+    return model, lr
+
+
+def tested(model: Layer, task: Any, lengths: tuple[int | None, ...], seed: int) -> dict[str, float]:
+    """The share of wrong bits in 20 new sequences of each length; prints it, and the bits per sequence."""
+    model.eval()
+    wrong = {}
+    for length in lengths:
+        sequences = task.draw(1_000_000 + seed, 20, length)
+        y = model.forward(sequences.x)
+        name = "all" if length is None else str(length)
+        wrong[name] = wrong_bits(y, sequences.y)
+        cost = bits_per_sequence(y, sequences.y)
+        best = f", {task.optimum(sequences).mean():.1f} at best" if isinstance(task, datasets.NGramsTask) else ""
+        print(f"length {name}: {100 * wrong[name]:.2f} % of the bits wrong, {cost:.3f} bits per sequence{best}")
+    return wrong
+
+
+if __name__ == "__main__":
+    main()
