@@ -51,7 +51,7 @@ def test_a_step_leaves_out_what_only_the_data_would_need():
         (ScaledDotProductAttention(), [(2, 3, 4), (2, 5, 4), (2, 5, 6)], 2 * 3 * 5 * 10),
         # four projections of width 8, and two products of 6 queries with 6 keys
         (MultiheadAttention(8, 2), [(6, 1, 8)] * 3, 4 * 6 * 64 + 2 * 6 * 6 * 8),
-        # 7 steps of 2 sequences: controller, heads, output; 3 heads look, 1 reads, 2 erase and add, in 5 slots of width 4
+        # 7 steps of 2 sequences, 5 slots of width 4: controller, heads, output; 3 heads look, 1 reads, 2 erase and add
         (
             NTM(3, 2, 6, memory_size=(5, 4), write_heads=2),
             [(7, 2, 3)],

@@ -1,8 +1,8 @@
 """The Neural Turing Machine, and an LSTM of three layers beside it, on the five tasks. No data needed.
 
-Published, in sequences until the cost is below 0.05 bits (mgupta8143): copy 5,000 with a feed-forward controller, 10,000
-with an LSTM, and the LSTM alone never; associative recall 22,000 to 40,000; repeat copy, to less than 1 bit, 38,000 with
-an LSTM and 121,000. Dynamic 6-grams come down to 133.5 bits, sorting to 18 (read off the paper's figures).
+Published, in sequences until the cost is below 0.05 bits (mgupta8143): copy 5,000 with a feed-forward controller and
+10,000 with an LSTM, the LSTM alone never; associative recall 22,000 to 40,000; repeat copy, to less than 1 bit, 38,000
+with an LSTM and 121,000. Dynamic 6-grams come down to 133.5 bits, sorting to 18 (read off the paper's figures).
 """
 
 from __future__ import annotations

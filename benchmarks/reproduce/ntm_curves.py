@@ -1,0 +1,65 @@
+"""The curves that `benchmarks.reproduce.ntm --curve` has left, a panel for each task, in one picture.
+
+python -m benchmarks.reproduce.ntm_curves copy.png runs/copy-*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backhand.inspection import style
+from benchmarks.reproduce.ntm import CONVERGED, TASKS
+
+NAMES = {"feedforward": "NTM, feed-forward", "lstm": "NTM, LSTM", "baseline": "LSTM alone"}
+
+
+def main() -> None:
+    """Draw them; the runs of one model share a colour and a marker."""
+    parser = argparse.ArgumentParser("python -m benchmarks.reproduce.ntm_curves", description=__doc__)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("curves", type=Path, nargs="+", metavar="JSON")
+    parser.add_argument("--columns", type=int, default=3)
+    asked = parser.parse_args()
+    runs = [json.loads(path.read_text()) for path in asked.curves]
+    tasks = [task for task in TASKS if any(run["task"] == task for run in runs)]
+    columns = min(asked.columns, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = style.new_figure(3.6 * columns, 2.9 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for ax, task in zip(panels, tasks, strict=False):
+        draw(ax, task, [run for run in runs if run["task"] == task])
+    for ax in list(panels)[len(tasks) :]:
+        ax.set_axis_off()
+    style.save_png(figure, asked.picture)
+
+
+def draw(ax: Any, task: str, runs: list[dict[str, Any]]) -> None:
+    """The curves of one task; on a logarithmic scale where one of them gets near 0."""
+    named = set()
+    for run in runs:
+        bits = np.array(run["bits"])
+        x = run["window"] * np.arange(1, len(bits) + 1) / 1000
+        which = list(NAMES).index(run["model"])
+        label = None if run["model"] in named else NAMES[run["model"]]
+        named.add(run["model"])
+        every = max(1, len(bits) // 8)
+        ax.plot(
+            x, bits, color=style.RUNS[which], marker=style.MARKERS[which], markevery=every, ms=4, lw=1.2, label=label
+        )
+    if min(min(run["bits"]) for run in runs) < 1:
+        ax.set_yscale("log")
+        ax.axhline(CONVERGED, color=style.NEUTRAL, lw=0.8, ls=":")
+    chance = TASKS[task]().chance
+    ax.axhline(chance, color=style.NEUTRAL, lw=0.8, ls="--")
+    ax.annotate("guessing", (0.99, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+    ax.set(title=task, xlabel="thousand sequences", ylabel="bits per sequence")
+    ax.legend(fontsize=7, frameon=False)
+
+
+if __name__ == "__main__":
+    main()
