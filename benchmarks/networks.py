@@ -106,6 +106,38 @@ def alexnet(nn: Any) -> Any:
     return nn.Sequential(OrderedDict(parts, classifier=classifier))
 
 
+def alexnet_2012(nn: Any, classes: int = 1000) -> Any:
+    """AlexNet as the paper has it, without dropout, named as in models.AlexNet2012.
+
+    Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks"
+    """
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 96, 11, stride=4),
+            relu1=nn.ReLU(),
+            norm1=nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+            pool1=nn.MaxPool2d(3, 2),
+            conv2=nn.Conv2d(96, 256, 5, padding=2, groups=2),
+            relu2=nn.ReLU(),
+            norm2=nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+            pool2=nn.MaxPool2d(3, 2),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=nn.ReLU(),
+            conv4=nn.Conv2d(384, 384, 3, padding=1, groups=2),
+            relu4=nn.ReLU(),
+            conv5=nn.Conv2d(384, 256, 3, padding=1, groups=2),
+            relu5=nn.ReLU(),
+            pool5=nn.MaxPool2d(3, 2),
+            flatten=nn.Flatten(),
+            fc6=nn.Linear(9216, 4096),
+            relu6=nn.ReLU(),
+            fc7=nn.Linear(4096, 4096),
+            relu7=nn.ReLU(),
+            fc8=nn.Linear(4096, classes),
+        )
+    )
+
+
 def char_lstm(nn: Any, vocabulary: int, hidden: int, layers: int) -> Any:
     """One-hot characters (T, N, V) in, scores (T * N, V) of the next ones out."""
     lstm = nn.LSTM(vocabulary, hidden, layers)
