@@ -1,8 +1,8 @@
 """Published figures of the image architectures: parameters, multiply-adds, the shapes on the way, and who says so.
 
-A published count is seldom given to the last digit; the multiply-adds below are those of the layers' shapes (pixels of
-the output * filters * channels in a group * window), which the published figure must be when it is rounded. Of a
-torchvision model, torch.utils.flop_counter counts the same to the last digit (tests/test_counts.py).
+Multiply-adds are seldom published to the last digit. Those below are the ones of the layers' shapes (pixels of the
+output * filters * channels in a group * window; of attention two products for each pair of words and head), and rounded
+they must be the published figure. PyTorch's own counter finds the same, to the last digit (tests/test_counts.py).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Architecture(NamedTuple):
 
     build : makes the model; takes rng=      image : the shape of its input, without the batch
     parameters, multiply_adds : of one forward of one image
-    published : the words of those who published, in the order parameters, multiply-adds; "" where they say nothing
-    source : who they are      torchvision : the model's name there
+    published : what `source` says of parameters and of multiply-adds: "61,100,840", "0.714 G"; "" where it is silent
+    torchvision : the model's name there
     stages : the shapes of outputs that the paper's table or the source has, by the layers' names
     layers : parameters and multiply-adds of single layers, by their names, where each is published
     """
@@ -108,7 +108,13 @@ MOBILENET_STAGES: dict[str, Shape] = {
     **{"features.16": (160, 7, 7), "features.17": (320, 7, 7), "features.18": (1280, 7, 7)},
 }
 # LeCun et al. 1998, figure 2. Their C3, which does not see all maps, has 1,516 parameters; this one 2,416.
-LENET = {"c1": (156, 117_600), "c3": (2_416, 240_000), "c5": (48_120, 48_000), "f6": (10_164, 10_080), "out": (850, 840)}
+LENET = {
+    "c1": (156, 117_600),
+    "c3": (2_416, 240_000),
+    "c5": (48_120, 48_000),
+    "f6": (10_164, 10_080),
+    "out": (850, 840),
+}
 LENET_STAGES: dict[str, Shape] = {
     **{"c1": (6, 28, 28), "s2": (6, 14, 14), "c3": (16, 10, 10), "s4": (16, 5, 5), "c5": (120,), "f6": (84,)}
 }
@@ -131,7 +137,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "LeNet5": Architecture(
         lambda rng=None: LeNet5(image_size=32, rng=rng),
         (1, 32, 32),
-        *(61_706, 416_520, ("C1 156, C5 48,120, F6 10,164", ""), "LeCun et al. 1998, section II.B"),
+        # C3 sees all maps (900 more), the output is linear (850), poolings learn nothing (44 fewer)
+        *(61_706, 416_520, ("60,000 + 900 + 850 - 44", ""), "LeCun et al. 1998, section II.B"),
         stages=LENET_STAGES,
         layers=LENET,
     ),
@@ -178,6 +185,19 @@ ARCHITECTURES: dict[str, Architecture] = {
         *(86_567_656, 17_563_828_224, "17.564"),
     ),
 }
+
+
+def fits(n: int, words: str) -> bool:
+    """Whether a count is the published one: rounded to as many digits, or a sum of whole numbers.
+
+    >>> fits(714_188_480, "0.714 G"), fits(61_706, "60,000 + 900 + 850 - 44"), fits(61_706, "")
+    (True, True, True)
+    """
+    number, _, unit = words.partition(" ")
+    if unit in ("M", "G"):
+        digits = len(number.partition(".")[2])
+        return f"{n / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == f"{float(number):.{digits}f}"
+    return not words or n == sum(int(part) for part in words.replace(",", "").replace("- ", "+ -").split("+"))
 
 
 class Measured(NamedTuple):
