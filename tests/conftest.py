@@ -14,6 +14,19 @@ def torch():
     return need("torch")
 
 
+@pytest.fixture(scope="session")
+def torchvision(torch):
+    """torchvision, or a skip, as for torch."""
+    from benchmarks.reproduce import beside_torch
+
+    try:
+        return beside_torch.torchvision()
+    except ImportError as error:
+        if os.environ.get("BACKHAND_REQUIRE_ALL"):
+            raise
+        pytest.skip(str(error))
+
+
 def need(name):
     if os.environ.get("BACKHAND_REQUIRE_ALL"):
         return __import__(name)

@@ -1,72 +1,15 @@
-"""The published architectures: their counts to the last digit, their names, and torchvision beside them."""
+"""The published architectures: their names, and torchvision beside them; what is counted is in test_counts.py."""
 
 import itertools
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from backhand.layers import LayerError
 from backhand.models import VGG, AlexNet, AlexNet2012, CifarAlexNet, CifarResNet, MobileNetV2, ResNet
-from tests.conftest import need
+from benchmarks import networks
 
 rng = np.random.default_rng(0)
-
-
-def count(model):
-    return sum(p.size for p in model.parameters())
-
-
-PUBLISHED = [
-    (AlexNet, (), 61_100_840),
-    (AlexNet2012, (), 60_965_224),
-    (CifarAlexNet, (), 2_472_266),
-    (VGG, (11,), 132_863_336),
-    (VGG, (16,), 138_357_544),
-    (ResNet, (18,), 11_689_512),
-    (ResNet, (34,), 21_797_672),
-    (ResNet, (50,), 25_557_032),
-    (CifarResNet, (20,), 269_722),
-    (CifarResNet, (32,), 464_154),
-    (CifarResNet, (56,), 853_018),
-    (MobileNetV2, (), 3_504_872),
-]
-
-
-@pytest.mark.parametrize(("cls", "arguments", "wanted"), PUBLISHED)
-def test_parameters(cls, arguments, wanted):
-    assert count(cls(*arguments, rng=0)) == wanted
-
-
-@pytest.mark.parametrize(
-    ("model", "size", "shapes"),
-    [
-        (AlexNet, 224, {"features.0": (64, 55, 55), "features.3": (192, 27, 27), "features.12": (256, 6, 6)}),
-        (
-            AlexNet2012,
-            227,
-            {"conv1": (96, 55, 55), "conv2": (256, 27, 27), "conv3": (384, 13, 13), "pool5": (256, 6, 6)},
-        ),
-        (ResNet, 224, {"maxpool": (64, 56, 56), "layer1": (64, 56, 56), "layer4": (512, 7, 7)}),
-        (MobileNetV2, 224, {"features.0": (32, 112, 112), "features.18": (1280, 7, 7)}),
-    ],
-)
-def test_output_shapes(model, size, shapes):
-    model = model(rng=0).eval()
-    modules = dict(model.named_modules())
-    found = {}
-    for name in shapes:
-        layer = modules[name]
-
-        def watched(*x, run=layer.forward, name=name):
-            y = run(*x)
-            found[name] = y.shape[1:]
-            return y
-
-        layer.forward = watched
-    assert model(np.zeros((1, 3, size, size), np.float32)).shape == (1, 1000)
-    assert found == shapes
 
 
 def test_keys():
@@ -113,13 +56,6 @@ def test_all_gradients_along_one_direction(model):
     assert sum((g * s).sum() for g, s in zip(gradients, steps, strict=True)) == pytest.approx(numeric, rel=1e-5)
 
 
-@pytest.fixture(scope="module")
-def torchvision(torch):
-    """torchvision: its models need none of its compiled operators, so a build that cannot load them will do."""
-    sys.modules.setdefault("torchvision._meta_registrations", ModuleType("torchvision._meta_registrations"))
-    return need("torchvision")
-
-
 BESIDE = [
     (AlexNet, (10,), "alexnet", 64),
     (VGG, (11, 10), "vgg11", 32),
@@ -159,27 +95,9 @@ def test_beside_torchvision(torch, torchvision, cls, arguments, name, size):
 
 @pytest.mark.parity
 def test_alexnet_2012_beside_torch(torch):
-    nn = torch.nn
-
-    def pool():
-        return nn.MaxPool2d(3, 2)
-
-    def norm():
-        return nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)
-
-    convolutions = [
-        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(), norm(), pool()),
-        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), norm(), pool()),
-        *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU()),
-        *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), pool(), nn.Flatten()),
-    ]
-    linear = [nn.Linear(9216, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10)]
-    theirs = nn.Sequential(*convolutions, *linear)
-    theirs = theirs.double()
+    theirs = networks.alexnet_2012(torch.nn, 10).double()
     ours = AlexNet2012(10, dropout=0.0, rng=0).astype(np.float64)
-    weights = [torch.from_numpy(value) for value in ours.state_dict().values()]
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights, strict=True)))
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in ours.state_dict().items()})
     x, dout = rng.standard_normal((2, 3, 227, 227)), rng.standard_normal((2, 10))
     tx = torch.from_numpy(x).requires_grad_()
     ty = theirs(tx)

@@ -13,9 +13,9 @@ import benchmarks.reproduce
 from backhand.datasets import Data, Splits
 
 ROOT = Path(__file__).parent.parent
-HELPERS = {"files", "pictures"}
+HELPERS = {"architectures", "beside_torch", "files", "pictures"}
 SCRIPTS = sorted({module.name for module in pkgutil.iter_modules(benchmarks.reproduce.__path__)} - HELPERS)
-DATALESS = {"seq2seq"}
+DATALESS = {"counts", "seq2seq"}
 PICTURES = ["cifar", "ddpm", "gan", "lenet", "simclr", "vae"]
 
 
