@@ -135,7 +135,8 @@ class Beside:
         if decisions is not None and len(found) != len(decisions):
             raise AssertionError(f"ours has {len(decisions)} kinks, theirs {len(found)}")
         y.backward(torch.from_numpy(self.dout).to(dtype))
-        gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
+        assert x.grad is not None
+        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
         number, of, farthest = zip(*found, strict=True) if found else ((0,), (0,), (0.0,))
         return {"y": y.detach().numpy(), "x": x.grad.numpy(), **gradients}, Ties(sum(number), sum(of), max(farthest))
 

@@ -15,7 +15,7 @@ from benchmarks.reproduce.architectures import ARCHITECTURES, Blank, fits, measu
 
 
 def main() -> None:
-    """About a minute and a half, 4 GB."""
+    """A minute or two, 5 GB."""
     parser = argparse.ArgumentParser("python -m benchmarks.reproduce.counts", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--counts-only", action="store_true", help="without the comparison in float32")
@@ -60,24 +60,32 @@ def counted() -> Iterator[tuple[str, ...]]:
 
 def compared(seed: int) -> Iterator[tuple[str, ...]]:
     """A row for each of the five, and both modes where there is batch normalisation."""
-    import torch
-
-    from benchmarks.reproduce.beside_torch import PAIRS, Beside, agreement
+    from benchmarks.reproduce.beside_torch import PAIRS
 
     for name in PAIRS:
         for training in (True, False) if name.startswith("ResNet") else (True,):
-            both = Beside(name, seed, training=training)
-            ours, decisions = both.run_ours()
-            theirs, _ = both.run_theirs()
-            plain = agreement(ours, theirs)
-            alike, ties = both.run_theirs(decisions)
-            same = agreement(ours, alike)
-            exact, _ = both.run_theirs(dtype=torch.float64)
-            errors = (plain.forward, plain.gradients, agreement(ours, exact)[1], agreement(theirs, exact)[1])
-            yield (
-                *(name, "train" if training else "eval", *(f"{each:.1e}" for each in errors)),
-                *(f"{ties.number} of {ties.of:,}", f"{same.gradients:.1e}"),
-            )
+            yield beside(name, training, seed)
+
+
+def beside(name: str, training: bool, seed: int) -> tuple[str, ...]:
+    """One comparison; what it needed, up to some GB, is free when it is done."""
+    import torch
+
+    from benchmarks.reproduce.beside_torch import Beside, agreement
+
+    both = Beside(name, seed, training=training)
+    ours, decisions = both.run_ours()
+    theirs, _ = both.run_theirs()
+    plain = agreement(ours, theirs)
+    alike, ties = both.run_theirs(decisions)
+    same = agreement(ours, alike)
+    del alike
+    exact, _ = both.run_theirs(dtype=torch.float64)
+    errors = (plain.forward, plain.gradients, agreement(ours, exact).gradients, agreement(theirs, exact).gradients)
+    return (
+        *(name, "train" if training else "eval", *(f"{each:.1e}" for each in errors)),
+        *(f"{ties.number} of {ties.of:,}", f"{same.gradients:.1e}"),
+    )
 
 
 def show(heads: tuple[str, ...], widths: tuple[int, ...], rows: Iterable[tuple[str, ...]]) -> None:
