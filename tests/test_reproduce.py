@@ -15,7 +15,7 @@ from backhand.datasets import Data, Splits
 ROOT = Path(__file__).parent.parent
 HELPERS = {"architectures", "beside_torch", "files", "pictures"}
 SCRIPTS = sorted({module.name for module in pkgutil.iter_modules(benchmarks.reproduce.__path__)} - HELPERS)
-DATALESS = {"counts", "seq2seq"}
+DATALESS = {"counts", "ntm", "ntm_curves", "seq2seq"}
 PICTURES = ["cifar", "ddpm", "gan", "lenet", "simclr", "vae"]
 
 
