@@ -54,7 +54,9 @@ def test_there_are_lessons():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_source_runs_as_a_script(source, tmp_path):
-    assert run(["-Werror::RuntimeWarning", "-Werror::UserWarning", source], tmp_path)
+    wrong = ("invalid value", "divide by zero", "overflow")  # setup.cfg says why not of these
+    not_of = [f"-Wignore:{kind} encountered in matmul:RuntimeWarning" for kind in wrong]
+    assert run(["-Werror::RuntimeWarning", "-Werror::UserWarning", *not_of, source], tmp_path)
     assert [path for path in tmp_path.iterdir() if path.name != ".ipython"] == []
 
 

@@ -63,16 +63,15 @@ def test_equal_slots_get_equal_gradients_and_never_differ():
 
 
 def test_nothing_is_infinite_at_the_ends():
-    with np.errstate(all="raise", under="ignore"):
-        key, memory = np.zeros((1, 1, 3)), np.zeros((1, 4, 3))
-        unit = UnitVectors()
-        assert not unit(key).any() and np.isfinite(unit.backward(np.ones((1, 1, 3)))).all()
-        layer = Addressing()
-        one_hot = np.eye(4)[None, :1]
-        ones = np.ones((1, 1, 1))
-        w = layer.forward(key, 50 * ones, 0 * ones, np.eye(3)[None, 1:2], 50 * ones, one_hot, memory)
-        np.testing.assert_allclose(w, one_hot, atol=1e-12)
-        assert all(np.isfinite(d).all() for d in layer.backward(np.ones_like(w)))
+    key, memory = np.zeros((1, 1, 3)), np.zeros((1, 4, 3))
+    unit = UnitVectors()
+    assert not unit(key).any() and np.isfinite(unit.backward(np.ones((1, 1, 3)))).all()
+    layer = Addressing()
+    one_hot = np.eye(4)[None, :1]
+    ones = np.ones((1, 1, 1))
+    w = layer.forward(key, 50 * ones, 0 * ones, np.eye(3)[None, 1:2], 50 * ones, one_hot, memory)
+    np.testing.assert_allclose(w, one_hot, atol=1e-12)
+    assert all(np.isfinite(d).all() for d in layer.backward(np.ones_like(w)))
 
 
 def test_a_memory_that_is_wholly_erased():
