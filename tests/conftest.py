@@ -33,6 +33,27 @@ def need(name):
     return pytest.importorskip(name)
 
 
+@pytest.fixture
+def ax():
+    """Axes in a figure that pyplot does not know."""
+    from matplotlib.figure import Figure
+
+    return Figure().subplots()
+
+
+@pytest.fixture
+def figures_leave_nothing():
+    """matplotlib's settings are the same after the test as before; what it opened in pyplot is closed."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    settings, figures = dict(matplotlib.rcParams), plt.get_fignums()
+    yield
+    assert dict(matplotlib.rcParams) == settings
+    for number in set(plt.get_fignums()) - set(figures):
+        plt.close(number)
+
+
 def pytest_terminal_summary(terminalreporter):
     parity = sys.modules.get("tests.parity")
     if parity and parity.COUNTS:

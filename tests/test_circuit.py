@@ -26,11 +26,6 @@ from backhand.models import Parallel, Repeat, Residual, Sequential, Sum
 from tests.states import assert_unchanged, snapshot
 
 
-@pytest.fixture
-def ax():
-    return Figure().subplots()
-
-
 def first():
     return Circuit(Sequential(Parallel(Add(), Identity()), Multiply()), (-2, 5), -4, names="xyz")
 

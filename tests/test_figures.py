@@ -5,7 +5,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -14,21 +13,8 @@ from matplotlib.figure import Figure
 from backhand.inspection import plot_history, plot_loss_and_accuracy, save_loss_curve
 from backhand.inspection.history_plot import smoothed
 
+pytestmark = pytest.mark.usefixtures("figures_leave_nothing")
 NAN = float("nan")
-
-
-@pytest.fixture(autouse=True)
-def nothing_else_changes():
-    settings, figures = dict(matplotlib.rcParams), plt.get_fignums()
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    for number in set(plt.get_fignums()) - set(figures):
-        plt.close(number)
-
-
-@pytest.fixture
-def ax():
-    return Figure().subplots()
 
 
 def records(epochs=4, per_epoch=5, nan_from=None, accuracy=True):

@@ -4,7 +4,6 @@ import copy
 import sys
 from types import ModuleType, SimpleNamespace
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -29,21 +28,8 @@ from backhand.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, ReLU
 from backhand.models import Sequential
 from tests.states import assert_unchanged, snapshot
 
+pytestmark = pytest.mark.usefixtures("figures_leave_nothing")
 rng = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def nothing_else_changes():
-    settings, figures = dict(matplotlib.rcParams), plt.get_fignums()
-    yield
-    assert dict(matplotlib.rcParams) == settings
-    for number in set(plt.get_fignums()) - set(figures):
-        plt.close(number)
-
-
-@pytest.fixture
-def ax():
-    return Figure().subplots()
 
 
 # ---------------------------------------------------------------------- grids
