@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from backhand.inspection.kept import arrays_of, owner_of
 from backhand.inspection.multiply_adds import counting, counts
 from backhand.inspection.step_memory import step_memory
 from backhand.layers.base import Layer, members
-from backhand.layers.parameter import Array, Parameter
+from backhand.layers.parameter import Parameter
 
 
 @dataclass
@@ -296,37 +297,18 @@ def _cached_bytes(model: Layer, inputs: Any) -> tuple[dict[int, int], bool]:
     What counts is the memory that stays alive: of a view, the array that it looks into. Parameters live anyway, and
     so does what an input that the caller gave is a part of.
     """
-    given = {id(_owner(array)): array.nbytes for array in _arrays(inputs)}
-    parameters = {id(_owner(parameter.data)) for parameter in model.parameters()}
+    given = {id(owner_of(array)): array.nbytes for array in arrays_of(inputs)}
+    parameters = {id(owner_of(parameter.data)) for parameter in model.parameters()}
     stacks = [(saved, layer) for layer in model.modules() for saved in vars(layer).get("_stack") or []]
     kept: dict[int, int] = {}
     first: dict[int, int] = {}  # id of the memory -> id of the layer
     twice = False
     for saved, layer in sorted(stacks, key=lambda each: each[0][0]):
-        for array in _arrays(saved[1]):
-            owner = _owner(array)
+        for array in arrays_of(saved[1]):
+            owner = owner_of(array)
             if id(owner) in parameters:
                 continue
             if id(owner) not in first:
                 kept[id(layer)] = kept.get(id(layer), 0) + given.get(id(owner), owner.nbytes)
             twice |= first.setdefault(id(owner), id(layer)) != id(layer)
     return kept, twice
-
-
-def _owner(array: Array) -> Array:
-    owner: Any = array
-    while getattr(owner, "base", None) is not None:
-        owner = owner.base
-        if isinstance(owner, np.ndarray):
-            array = owner
-    return array
-
-
-def _arrays(value: Any) -> Iterator[Array]:
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, dict):
-        yield from _arrays(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _arrays(each)

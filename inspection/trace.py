@@ -14,7 +14,7 @@ import numpy as np
 from backhand.inspection.apart import apart, as_inputs, copied, start_backward, with_target
 from backhand.inspection.calls import Call, Learned, is_shape, numbers
 from backhand.inspection.gradient_check import map_leaves
-from backhand.inspection.summary import _arrays, _owner
+from backhand.inspection.kept import arrays_of, owner_of
 from backhand.inspection.trace_table import table
 from backhand.layers.base import Layer, members
 from backhand.layers.parameter import Array, Parameter
@@ -139,9 +139,9 @@ class _Recorder:
 
     def own(self, inputs: Any, *layers: Layer | None) -> None:
         """The memory that lives anyway: parameters."""
-        self.given = {id(_owner(array)): array.nbytes for array in _arrays(inputs)}
+        self.given = {id(owner_of(array)): array.nbytes for array in arrays_of(inputs)}
         for layer in layers:
-            self.kept |= {id(_owner(p.data)) for p in (layer.parameters() if layer is not None else ())}
+            self.kept |= {id(owner_of(p.data)) for p in (layer.parameters() if layer is not None else ())}
 
     def forward(
         self, layer: Layer, original: Layer, name: str, run: Callable[..., Any], *inputs: Any, **options: Any
@@ -217,8 +217,8 @@ class _Recorder:
     def _cached(self, stack: list[Any]) -> int:
         total = 0
         for entry in stack[-1:]:
-            for array in _arrays(entry[1]):
-                memory = _owner(array)
+            for array in arrays_of(entry[1]):
+                memory = owner_of(array)
                 if id(memory) not in self.kept:
                     self.kept.add(id(memory))
                     total += self.given.get(id(memory), memory.nbytes)
