@@ -32,6 +32,7 @@ from backhand.inspection.matrix_plots import (
     plot_jacobian,
     plot_matrix,
 )
+from backhand.inspection.memory_plot import plot_answer, plot_memory
 from backhand.inspection.multiply_adds import multiply_adds
 from backhand.inspection.nonfinite import NonFinite, find_nonfinite
 from backhand.inspection.structure import Structure
@@ -81,6 +82,7 @@ __all__ = [
     "multiply_adds",
     "overfit",
     "plot_activations",
+    "plot_answer",
     "plot_attention",
     "plot_circuit",
     "plot_confusion_matrix",
@@ -93,6 +95,7 @@ __all__ = [
     "plot_jacobian",
     "plot_loss_and_accuracy",
     "plot_matrix",
+    "plot_memory",
     "plot_saliency",
     "plot_update_ratio",
     "record",

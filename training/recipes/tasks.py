@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from backhand import datasets, models
-from backhand.inspection import plot_matrix, style
+from backhand.inspection import plot_answer, plot_memory, style
 from backhand.layers import LSTM, Layer, Linear
-from backhand.layers.activations import sigmoid
 from backhand.losses import SequenceBCELoss
 from backhand.training.metrics import bits_per_sequence, wrong_bits
 from backhand.training.modes import evaluating
@@ -83,26 +82,9 @@ class Sequences(Recipe):
     def draw(self, folder: Path, model: Any, task: Any, options: argparse.Namespace) -> None:
         """What is asked, wanted and said; with a memory, also where its heads looked."""
         x, y = task.draw(3_000_017 + options.seed, 1, {"n-grams": 60, "copy": 20}.get(options.data))
-        with evaluating(model):
-            scores = model.forward(x)
-        said = np.full((len(x), y.shape[2]), np.nan)
-        wanted = said.copy()
-        said[len(x) - len(y) :] = sigmoid(scores[len(x) - len(y) :, 0])
-        wanted[len(x) - len(y) :] = y[:, 0]
-        panels = [("given", x[:, 0].T), ("wanted", wanted.T), ("said", said.T)]
-        if isinstance(model, models.NTM):
-            maps = {"write": model.write_map[:, 0], "read": model.read_map[:, 0]}
-            looked = np.flatnonzero(np.max([w.max(axis=(0, 1)) for w in maps.values()], axis=0) > 0.05)
-            slots = slice(max(0, looked[0] - 1), looked[-1] + 2) if len(looked) else slice(None)
-            for name, w in maps.items():
-                panels += [(f"{name} {i + 1}", w[:, i, slots].T) for i in range(min(2, w.shape[1]))]
-        heights = [0.5 + 0.12 * min(len(panel), 14) for _, panel in panels]
-        figure = style.new_figure(6.4, sum(heights) + 0.4)
-        axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
-        for ax, (name, panel) in zip(axes, panels, strict=True):
-            limits: dict[str, Any] = {} if name == "given" else {"vmin": 0, "vmax": 1}
-            plot_matrix(panel, numbers=False, colorbar=False, y=name, ax=ax, **limits)
-        axes[-1].set_xlabel("time step")
+        machine = isinstance(model, models.NTM)
+        figure = style.new_figure(6.4, 4.5 + 5.5 * model.read_heads if machine else 4.5)
+        (plot_memory if machine else plot_answer)(model, x, y, figure=figure)
         style.save_png(figure, folder / "memory.png")
 
 
