@@ -30,14 +30,38 @@ def test_missing_data_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, na
     assert error.count("\n") == 1 and str(tmp_path) in error and "https://" in error
 
 
+def test_damaged_data_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    for name, file in (("cifar", "data_batch_1.bin"), ("makemore", "names.txt")):
+        (tmp_path / file).write_bytes(b"")
+        (tmp_path / "test_batch.bin").write_bytes(b"")
+        script = importlib.import_module(f"benchmarks.reproduce.{name}")
+        monkeypatch.setattr(sys, "argv", [name, "--data-dir", str(tmp_path)])
+        with pytest.raises(SystemExit) as stop:
+            script.main()
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and str(tmp_path / file) in error
+
+
 def test_as_a_command(tmp_path):
     command = [sys.executable, "-m", "benchmarks.reproduce.vae", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and "mnist" in done.stderr
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_scripts_of_pictures_on_little_data(tmp_path, monkeypatch, capsys, name):
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("wrong", [["--LENGTH", "0"], ["--seed", "-1"], ["--picture", "no/such/folder/a.png"]], ids=str)
+def test_wrong_options_are_one_line_and_status_2_before_anything_runs(monkeypatch, capsys, name, wrong):
+    script = importlib.import_module(f"benchmarks.reproduce.{name}")
+    length = "--epochs" if name in {*PICTURES, "char_lstm"} else "--steps"
+    monkeypatch.setattr(sys, "argv", [name, *(length if each == "--LENGTH" else each for each in wrong)])
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and wrong[1] in error
+
+
+@pytest.mark.parametrize(("name", "epochs"), [*((name, 1) for name in PICTURES), ("cifar", 2)])
+def test_the_scripts_of_pictures_on_little_data(tmp_path, monkeypatch, capsys, name, epochs):
     rng = np.random.default_rng(0)
     shape = (3, 32, 32) if name in ("cifar", "simclr") else (1, 28, 28)
 
@@ -50,7 +74,7 @@ def test_the_scripts_of_pictures_on_little_data(tmp_path, monkeypatch, capsys, n
     script = importlib.import_module(f"benchmarks.reproduce.{name}")
     monkeypatch.setattr(script, "cifar10" if shape[0] == 3 else "mnist", little)
     picture = tmp_path / "out.png"
-    arguments = ["--picture", str(picture), "--epochs", "2", *(["--width", "8"] if name == "ddpm" else [])]
+    arguments = ["--picture", str(picture), "--epochs", str(epochs), *(["--width", "8"] if name == "ddpm" else [])]
     if name == "ddpm":
         monkeypatch.setattr(script, "DDPM", lambda: script_ddpm(5))
     monkeypatch.setattr(sys, "argv", [name, *arguments])

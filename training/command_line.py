@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from backhand.inspection import plot_history, save_loss_curve, style, summary
 from backhand.training import check_command, train_command
 from backhand.training.errors import TrainingError
 from backhand.training.history import History
-from backhand.training.option_types import CommandError, at_least, between
+from backhand.training.option_types import CommandError, Parser, at_least, between
 from backhand.training.recipes import RECIPES, build_model
 
 __all__ = ["build_model", "main"]
@@ -92,22 +92,14 @@ def plot(options: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------- the options
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with one line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} ({self.prog} --help shows the options)", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="backhand",
         description="Backprop by hand: train networks whose every gradient was derived by a person.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"backhand {train_command.version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     about = "train a network, by default on the bundled digits"
     train_command.add_arguments(

@@ -1,16 +1,25 @@
-"""What the command line takes as the value of an option; each says in one line what is wrong with another."""
+"""What the command line takes as the value of an option; a mistake is told in one line."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 
 class CommandError(Exception):
     """What the user has to know, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with one line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} ({self.prog} --help shows the options)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def number(text: str, kind: type) -> Any:

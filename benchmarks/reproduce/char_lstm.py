@@ -9,13 +9,13 @@ import time
 
 from backhand.datasets import load_text
 from backhand.training.text_runs import char_lstm
-from benchmarks.reproduce.files import found, options
+from benchmarks.reproduce.files import loaded, options
 
 
 def main() -> None:
     """Train, measure the last 5 % of the text, and write."""
     asked = options("char_lstm", __doc__, epochs=5)
-    text = load_text(found(asked.data_dir, "tinyshakespeare.txt"), 0.05)
+    text = loaded(load_text, asked.data_dir, "tinyshakespeare.txt", 0.05)
     run = char_lstm(text, epochs=asked.epochs, seed=asked.seed)
     print(f"{text!r}, {sum(p.size for p in run.model.parameters()):,} parameters")
     since = time.perf_counter()

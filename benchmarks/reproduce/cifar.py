@@ -35,8 +35,10 @@ def main() -> None:
     batches = Augmented(train, splits.train.y, 128, crop_and_flip, rng=asked.seed)
     optimizer = SGD(model.parameters(), lr=RATES[asked.model], momentum=0.9, weight_decay=5e-4)
     each = len(batches)
-    rise, fall = LinearLR(optimizer, 1 / each, 1.0, each), CosineAnnealingLR(optimizer, (asked.epochs - 1) * each)
-    schedule = SequentialLR(optimizer, [rise, fall], [each])
+    rise = each if asked.epochs > 1 else max(1, each // 5)  # of a single epoch a fifth
+    up = LinearLR(optimizer, 1 / each, 1.0, rise)
+    down = CosineAnnealingLR(optimizer, max(1, asked.epochs * each - rise))
+    schedule = SequentialLR(optimizer, [up, down], [rise])
     trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule=schedule, schedule_every="batch", log_every=0)
     print(f"{asked.model}: {sum(p.size for p in model.parameters()):,} parameters, {len(x):,} images")
     since = time.perf_counter()

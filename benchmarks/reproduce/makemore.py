@@ -5,6 +5,7 @@ Published: part 4 train 2.0705, validation 2.1099; part 5 train 1.7690, validati
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
@@ -14,14 +15,16 @@ from backhand.datasets import Data, load_names
 from backhand.losses import CrossEntropyLoss
 from backhand.models import NameMLP, NameWaveNet
 from backhand.training import SGD
-from benchmarks.reproduce.files import found, options
+from benchmarks.reproduce.files import loaded, options
 
 
 def main() -> None:
     """200,000 steps of plain gradient descent, 32 examples each."""
-    asked = options("makemore", __doc__, part=4, steps=200_000)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--part", type=int, choices=(4, 5), default=4)
+    asked = options("makemore", __doc__, parser, steps=200_000)
     part4 = asked.part == 4
-    data = load_names(found(asked.data_dir, "names.txt"), context=3 if part4 else 8)
+    data = loaded(load_names, asked.data_dir, "names.txt", context=3 if part4 else 8)
     model: Any = (NameMLP if part4 else NameWaveNet)(len(data.classes), rng=asked.seed)
     slower = asked.steps * (2 if part4 else 3) // 4
     loss, optimizer = CrossEntropyLoss(), SGD(model.parameters(), lr=0.1)

@@ -13,13 +13,13 @@ from backhand.losses import SequenceCrossEntropyLoss
 from backhand.models import CharRNN
 from backhand.models.initialize import normal, zero
 from backhand.training import Adagrad, clip_grad_value_
-from benchmarks.reproduce.files import found, options
+from benchmarks.reproduce.files import loaded, options
 
 
 def main() -> None:
     """So many steps; the running loss is 0.999 of the last plus 0.001 of the new, as published."""
     asked = options("min_char_rnn", __doc__, steps=100_000)
-    text = load_text(found(asked.data_dir, "tinyshakespeare.txt"), 0)
+    text = loaded(load_text, asked.data_dir, "tinyshakespeare.txt", 0)
     model = CharRNN(len(text.characters), 100, 1, "rnn", batch_first=True, one_bias=True, stateful=True, rng=asked.seed)
     for parameter in model.parameters():
         if parameter.data.ndim == 2:

@@ -9,13 +9,13 @@ import time
 
 from backhand.datasets import RandomBlocks, load_text
 from backhand.training.text_runs import gpt
-from benchmarks.reproduce.files import found, options
+from benchmarks.reproduce.files import loaded, options
 
 
 def main() -> None:
     """Train, measure as published on 20 batches and then on 500, and write."""
     asked = options("nanogpt", __doc__, steps=2000)
-    text = load_text(found(asked.data_dir, "tinyshakespeare.txt"), 0.1)
+    text = loaded(load_text, asked.data_dir, "tinyshakespeare.txt", 0.1)
     run = gpt(text, steps=asked.steps, seed=asked.seed)
     print(f"{text!r}, {sum(p.size for p in run.model.parameters()):,} parameters")
     since = time.perf_counter()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backhand.datasets import MissingDataError, Splits, load_cifar10, load_mnist
+from backhand.datasets import DataError, MissingDataError, Splits, load_cifar10, load_mnist
+from benchmarks.reproduce.files import stop
 
 SOURCES = {
     "mnist": "the four idx files of https://ossci-datasets.s3.amazonaws.com/mnist/ (gzipped or not)",
@@ -32,6 +32,7 @@ def _read(name: str, load: Callable[..., Splits], folder: Path, inside: tuple[st
             return load(folder / part, validation, download=False)
         except MissingDataError as problem:
             error = problem
+        except DataError as problem:
+            stop(problem)
     missing = str(error).split(";")[0]  # what it says of download=True is for Python
-    print(f"{missing}; put {SOURCES[name]} into {folder}", file=sys.stderr)
-    raise SystemExit(2)
+    stop(f"{missing}; put {SOURCES[name]} into {folder}")
