@@ -7,7 +7,8 @@ import pytest
 
 from backhand.layers import threads
 from benchmarks import growth
-from benchmarks.growth import FAMILIES, Point
+from benchmarks.growth_picture import cliffs, exponent
+from benchmarks.growth_sizes import FAMILIES, Point, Trained, most_bytes
 
 
 def curve(seconds, values=(1, 2, 4, 8, 16, 32), bytes=lambda n: 1000 * n, work=lambda n: n):
@@ -16,19 +17,19 @@ def curve(seconds, values=(1, 2, 4, 8, 16, 32), bytes=lambda n: 1000 * n, work=l
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])
 def test_the_exponent_is_found(power):
-    assert growth.exponent(curve(lambda n: 3e-3 * n**power), "seconds") == pytest.approx(power)
+    assert exponent(curve(lambda n: 3e-3 * n**power), "seconds") == pytest.approx(power)
 
 
 def test_what_is_constant_weighs_little():
-    assert growth.exponent(curve(lambda n: 1e-3 + 1e-3 * n), "seconds") > 0.85
+    assert exponent(curve(lambda n: 1e-3 + 1e-3 * n), "seconds") > 0.85
 
 
 def test_a_cliff_is_pointed_out():
-    assert growth.cliffs(curve(lambda n: n), square=False) == []
-    assert growth.cliffs(curve(lambda n: n * (1 if n < 8 else 2)), square=False) == ["time x2.0 at 8"]
+    assert cliffs(curve(lambda n: n), square=False) == []
+    assert cliffs(curve(lambda n: n * (1 if n < 8 else 2)), square=False) == ["time x2.0 at 8"]
     jump = curve(lambda n: n, bytes=lambda n: 1000 * n * (1 if n < 4 else 3))
-    assert growth.cliffs(jump, square=False) == ["memory x3.0 at 4"]
-    assert growth.cliffs(curve(lambda n: n * n, work=lambda n: n * n, bytes=lambda n: n * n), square=True) == []
+    assert cliffs(jump, square=False) == ["memory x3.0 at 4"]
+    assert cliffs(curve(lambda n: n * n, work=lambda n: n * n, bytes=lambda n: n * n), square=True) == []
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -38,16 +39,16 @@ def test_every_size_can_be_built_and_memory_grows_no_faster_than_the_batch(name,
     before = threads.get_num_threads()
     threads.set_num_threads(1)  # as growth measures: what threads hold at once is no matter of the batch
     request.addfinalizer(lambda: threads.set_num_threads(before))
-    growth.Trained(family, {**family.usual, **small}).step()
+    Trained(family, {**family.usual, **small}).step()
     sizes = [{**family.usual, **small, "batch": n} for n in (64, 128)]  # where what is constant counts little
-    one, two = (growth.most_bytes(lambda sizes=sizes: growth.Trained(family, sizes)) for sizes in sizes)
+    one, two = (most_bytes(lambda sizes=sizes: Trained(family, sizes)) for sizes in sizes)
     assert one < two < 2.1 * one
 
 
 def test_deep_networks_compute_with_ordinary_numbers():
     for name in ("MLP", "LSTM"):
         family = FAMILIES[name]
-        trained = growth.Trained(family, {**family.usual, "depth": 64, "batch": 2, "width": 16, "length": 4})
+        trained = Trained(family, {**family.usual, "depth": 64, "batch": 2, "width": 16, "length": 4})
         trained.step()
         gradients = [np.abs(p.grad).max() for p in trained.model.parameters()]
         assert min(gradients) > 1e-20
