@@ -21,12 +21,15 @@ SEEN = 0.1  # a slot counts as used where a head put so much of its largest weig
 
 
 class _Panel(NamedTuple):
-    """One panel: its name, its rows over time, the number of the first row, and whether its numbers go from 0 to 1."""
+    """One panel: its name, its rows over time, the number of the first row, and where its numbers end that start at 0.
+
+    most : None: they may be negative, and end where they end
+    """
 
     name: str
     values: Array  # (rows, T)
     first: int = 0
-    share: bool = True
+    most: float | None = None
 
 
 def plot_answer(
@@ -49,7 +52,8 @@ def plot_memory(
     """Draw `plot_answer`, and below it what each head of an NTM did; returns the array of Axes.
 
     For each write head the vectors that it added, and where it looked; for each read head what it read, and where.
-    Shown are the slots from the first to the last on which some head put weight.
+    Shown are the slots from the first to the last on which some head put weight, in one scale for all heads, up to the
+    largest weight there is: 1 where a head looks at one slot alone.
 
     model, x, y, sample, figure : as in plot_answer
     Graves, Wayne & Danihelka 2014, arXiv:1410.5401, figure 6
@@ -59,13 +63,14 @@ def plot_memory(
         raise TypeError(f"plot_memory: expected model to be an NTM, got {type(model).__name__}{hint}")
     panels, ran = _answer("plot_memory", model, x, y, sample)
     maps = {"write": ran.write_map[:, 0], "read": ran.read_map[:, 0]}
-    slots = _used(np.concatenate([each.reshape(-1, each.shape[2]) for each in maps.values()]))
+    every = np.concatenate([each.reshape(-1, each.shape[2]) for each in maps.values()])
+    slots, most = _used(every), float(every.max())
     for kind, vectors, did in (("write", ran.added[:, 0], "added"), ("read", ran.read[:, 0], "read")):
         heads = maps[kind].shape[1]
         for i in range(heads):
             number = f" {i + 1}" if heads > 1 else ""
-            panels.append(_Panel(f"{did}{number}", vectors[:, i].T, share=False))
-            panels.append(_Panel(f"{kind} head{number}\nslot", maps[kind][:, i, slots].T, slots.start))
+            panels.append(_Panel(f"{did}{number}", vectors[:, i].T))
+            panels.append(_Panel(f"{kind} head{number}\nslot", maps[kind][:, i, slots].T, slots.start, most))
     return _draw(panels, figure)
 
 
@@ -83,7 +88,7 @@ def _answer(name: str, model: Layer, x: ArrayLike, y: ArrayLike | None, sample: 
     if scores.ndim != 3 or scores.shape[:2] != (len(given), 1):
         raise ValueError(f"{name}: expected a model that gives (T, B, O), got {scores.shape} from {given.shape}")
     said = sigmoid(scores[:, 0])
-    panels = [_Panel("given", given[:, sample].T, share=False)]
+    panels = [_Panel("given", given[:, sample].T)]
     if y is not None:
         wanted = np.asarray(y)
         steps = wanted.shape[0] if wanted.ndim == 3 else 0
@@ -92,8 +97,8 @@ def _answer(name: str, model: Layer, x: ArrayLike, y: ArrayLike | None, sample: 
             raise ValueError(f"{name}: expected y of shape {expected}, got {wanted.shape}")
         before = np.full((len(said) - steps, said.shape[1]), np.nan)
         said = np.concatenate([before, said[len(before) :]])
-        panels.append(_Panel("wanted", np.concatenate([before, wanted[:, sample]]).T))
-    return [*panels, _Panel("said", said.T)], ran
+        panels.append(_Panel("wanted", np.concatenate([before, wanted[:, sample]]).T, most=1))
+    return [*panels, _Panel("said", said.T, most=1)], ran
 
 
 def _used(weights: Array) -> slice:
@@ -113,7 +118,9 @@ def _draw(panels: list[_Panel], figure: Figure | None) -> np.ndarray[Any, Any]:
     axes: np.ndarray[Any, Any] = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)
     for ax, panel in zip(axes[:, 0], panels, strict=True):
         rows, steps = panel.values.shape
-        limits: dict[str, Any] = {"vmin": 0, "vmax": 1} if panel.share else {}
+        limits: dict[str, Any] = (
+            {} if panel.most is None or not np.isfinite(panel.most) else {"vmin": 0, "vmax": panel.most}
+        )
         extent = (-0.5, steps - 0.5, panel.first + rows - 0.5, panel.first - 0.5)
         plot_matrix(panel.values, numbers=False, y=panel.name, ax=ax, extent=extent, **limits)
     axes[-1, 0].set_xlabel("time step")

@@ -11,6 +11,8 @@ from safetensors.numpy import load_file
 
 from backhand.training import History
 from backhand.training.command_line import build_model, main
+from backhand.training.recipes import RECIPES
+from backhand.training.recipes.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "backhand.training.command_line"]
 FAST = ["train", "--model", "mlp", "--hidden", "16", "--epochs", "2", "--batch-size", "128"]
@@ -147,7 +149,7 @@ def test_an_interrupt_keeps_the_run(here):
     command.send_signal(signal.SIGINT)
     _, error = command.communicate(timeout=300)
     assert command.returncode == 130
-    assert error.count(b"\n") == 1 and b"interrupted" in error
+    assert error.count(b"\n") == 1 and b"interrupted; runs/digits-mlp/ holds config.json, history.jsonl" in error
     kept = {path.name for path in (here / "runs/digits-mlp").iterdir()}
     assert {"history.jsonl", "model.safetensors", "loss_curve.png"} <= kept
 
@@ -245,5 +247,17 @@ def test_plot_draws_runs_together(here, capsys):
 def test_the_installed_command(here):
     done = subprocess.run([*COMMAND, "train", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
-    for word in ("--data", "--model", "--epochs", "--batch-size", "--lr", "--seed", "--out", "examples:"):
+    for word in (
+        "--data",
+        "--model",
+        "--epochs",
+        "--batch-size",
+        "--lr",
+        "--seed",
+        "--out",
+        "examples:",
+        *RECIPES,
+        *TASKS,
+    ):
         assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120

@@ -77,6 +77,7 @@ def test_the_baseline_and_the_other_controller(here, capsys):
     lines = capsys.readouterr().out.strip().split("\n")
     assert len(lines) == 4 and all(line.startswith(("test ", "wrong bits by length: ")) for line in lines)
     weights = load_file(here / "runs/copy-ntm/model.safetensors")
+    assert (here / "runs/copy-lstm/answer.png").exists() and not (here / "runs/copy-lstm/memory.png").exists()
     assert weights["weights"].shape == (4, 128) and weights["controller.weight_hh"].shape == (24, 6)
 
 

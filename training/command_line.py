@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read what we print has gone (`| head`): there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return _complain(options.command, "interrupted; what the run folder holds so far is intact", 130)
+    except KeyboardInterrupt as stop:
+        return _complain(options.command, f"interrupted{f'; {stop}' if stop.args else ''}", 130)
     except OSError as error:
         about = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
         return _complain(options.command, about, 2)
@@ -103,10 +103,17 @@ def _parser() -> argparse.ArgumentParser:
 
     about = "train a network, by default on the bundled digits"
     train_command.add_arguments(
-        _command(commands, "train", train_command.train, about, train_command.ABOUT, train_command.EXAMPLES)
+        _command(
+            commands,
+            "train",
+            train_command.train,
+            about,
+            train_command.ABOUT,
+            f"{train_command.EXAMPLES}\n\n{train_command.lists()}",
+        )
     )
 
-    command = _command(commands, "summary", show_summary, "print the layer table of a model", "", "")
+    command = _command(commands, "summary", show_summary, "print the layer table of a model", "", train_command.lists())
     train_command.model_options(command, positional=True)
     command.add_argument("--data", help="what it is for (digits; lenet: mnist)")
     command.add_argument("--batch-size", type=at_least(1), default=1, help="samples in the batch (%(default)s)")
@@ -142,7 +149,7 @@ def _command(
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Wraps the description, keeps the examples as they are typed."""
+    """Wraps the description, keeps the examples, and the lists below them, as they are typed."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith("examples:") else super()._fill_text(text, width, indent)

@@ -36,6 +36,7 @@ RUN_FILES = (
     "samples.png",
     "reconstructions.png",
     "memory.png",
+    "answer.png",
     "views.png",
     "samples.txt",
 )
@@ -53,7 +54,7 @@ OWN = ("hidden", "dropout", "controller", "heads", "width", "no_augment")
 ABOUT = """Train a network and leave a run folder with config.json (all settings), history.jsonl (one line for each
 measurement, written as training goes), loss_curve.png, model.safetensors (the weights at the end; torch reads them too)
 and best.safetensors (the weights with the lowest validation loss); and what belongs to the model: samples.png,
-reconstructions.png, memory.png, samples.txt."""
+reconstructions.png, views.png, memory.png or answer.png, samples.txt. The pictures are drawn anew after each epoch."""
 EXAMPLES = """examples:
   backhand train                                     the bundled digits, in seconds
   backhand train --data mnist --data-dir DIR --model lenet --epochs 2
@@ -127,9 +128,18 @@ def train(options: argparse.Namespace) -> None:
     if report is not None:
         say(f"{options.weights}: {report}")
     say(plan.about)
-    lines = plan.fit(folder, not options.quiet) if plan.fit else _fit(plan, options, folder)
+    try:
+        lines = plan.fit(folder, not options.quiet) if plan.fit else _fit(plan, options, folder)
+    except KeyboardInterrupt:
+        weights = any(folder.glob("*.safetensors"))
+        later = "" if weights else " (the weights are written at the end of every epoch, and none was over)"
+        raise KeyboardInterrupt(_holds(folder) + later) from None
     print("\n".join(lines))
-    say(f"{folder}/ holds {', '.join(name for name in RUN_FILES if (folder / name).exists())}")
+    say(_holds(folder))
+
+
+def _holds(folder: Path) -> str:
+    return f"{folder}/ holds {', '.join(name for name in RUN_FILES if (folder / name).exists())}"
 
 
 def _fit(plan: Plan, options: argparse.Namespace, folder: Path) -> list[str]:
@@ -215,11 +225,24 @@ def _run_folder(options: argparse.Namespace) -> tuple[Path, bool]:
     return folder, created
 
 
+def lists() -> str:
+    """What --help says at its end: every model under the data that it takes, and what the data are."""
+    lines = [f"models, under the data that they take, the first by default (--model; {DEFAULT_MODEL} by default):"]
+    by_data: dict[tuple[str, ...], list[str]] = {}
+    for name, recipe in RECIPES.items():
+        by_data.setdefault(recipe.data, []).append(name)
+    for data, names in by_data.items():
+        lines.append(f"  {', '.join(f'{FILE}.txt' if each == FILE else each for each in data)}")
+        lines += [f"    {name:<19}{RECIPES[name].about}" for name in names]
+    lines += ["", "data (--data):"]
+    about = {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]} | {f"{FILE}.txt": "a text to learn to write from"}
+    return "\n".join([*lines, *(f"  {name:<21}{what}" for name, what in about.items())])
+
+
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `backhand train`."""
     data = command.add_argument_group("data")
-    about = {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]} | {f"{FILE}.txt": "a text to learn to write from"}
-    data.add_argument("--data", metavar="DATA", help=choices(about))
+    data.add_argument("--data", metavar="DATA", help="what to learn from: see below, under the model")
     data.add_argument(
         "--data-dir", metavar="DIR", help="the folder of mnist's or cifar10's files, fetched if it has none (data/NAME)"
     )
@@ -253,11 +276,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def model_options(command: argparse.ArgumentParser, positional: bool = False) -> None:
     """Which model, and what is for some of them only."""
     group = command.add_argument_group("model")
-    about = {name: recipe.about for name, recipe in RECIPES.items()}
     if positional:
-        group.add_argument("model", choices=RECIPES, metavar="MODEL", help=choices(about))
+        group.add_argument("model", choices=RECIPES, metavar="MODEL", help="see below")
     else:
-        group.add_argument("--model", choices=RECIPES, default=DEFAULT_MODEL, metavar="MODEL", help=choices(about))
+        help_ = "what is trained: see below (%(default)s)"
+        group.add_argument("--model", choices=RECIPES, default=DEFAULT_MODEL, metavar="MODEL", help=help_)
     group.add_argument("--hidden", type=sizes, metavar="SIZES", help="hidden sizes, as in 256,128 (mlp: 128)")
     group.add_argument("--dropout", type=between(0, 1), help="share that is dropped (0)")
     group.add_argument("--controller", choices=("feedforward", "lstm"), help="of the ntm (feedforward)")
@@ -265,11 +288,6 @@ def model_options(command: argparse.ArgumentParser, positional: bool = False) ->
     group.add_argument(
         "--width", type=at_least(1), help="of the first maps of ddpm (16) and gan (32), of the gpt (128)"
     )
-
-
-def choices(what: dict[str, str]) -> str:
-    """The choices and what they mean, for --help."""
-    return "; ".join(f"{name}: {about}" for name, about in what.items())
 
 
 def version() -> str:

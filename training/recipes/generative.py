@@ -162,7 +162,14 @@ class Diffusion(Unlabelled):
         plan.test = list(ddpm.stream(test[:2000], 200, 2 + options.seed))
         plan.average = 0.995
         plan.after_epoch = lambda folder, model: self.draw(folder, model, ddpm, shape_of(options), FEW)
-        plan.report = lambda folder, model, scores: self.report(folder, model, scores, ddpm, shape_of(options))
+
+        def report(folder: Path, model: Layer, scores: dict[str, float]) -> list[str]:
+            if not options.quiet:
+                print(f"{GRID} pictures out of noise, {ddpm.steps:,} steps ...", flush=True)
+            self.draw(folder, model, ddpm, shape_of(options), None)
+            return [f"test loss {scores['loss']:.4f}, the squared error of the guessed noise"]
+
+        plan.report = report
         return plan
 
     def draw(self, folder: Path, model: Layer, ddpm: models.DDPM, shape: tuple[int, ...], few: int | None) -> None:
@@ -171,11 +178,6 @@ class Diffusion(Unlabelled):
         pictures = ddpm.sample(model, (n, *shape), few=few, rng=0)
         title = f"out of noise in {few or ddpm.steps} steps"
         draw_images(folder / "samples.png", (pictures + 1) / 2, 8, title)
-
-    def report(self, folder: Path, model: Layer, scores: dict[str, float], ddpm: Any, shape: Any) -> list[str]:
-        """The error of the guessed noise, and pictures from all the steps."""
-        self.draw(folder, model, ddpm, shape, None)
-        return [f"test loss {scores['loss']:.4f}, the squared error of the guessed noise"]
 
 
 class Adversarial(Unlabelled):

@@ -85,7 +85,7 @@ class Sequences(Recipe):
         machine = isinstance(model, models.NTM)
         figure = style.new_figure(6.4, 4.5 + 5.5 * model.read_heads if machine else 4.5)
         (plot_memory if machine else plot_answer)(model, x, y, figure=figure)
-        style.save_png(figure, folder / "memory.png")
+        style.save_png(figure, folder / ("memory.png" if machine else "answer.png"))
 
 
 class TuringMachine(Sequences):

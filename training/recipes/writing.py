@@ -26,6 +26,7 @@ class Writer(Recipe):
     """Characters in, the next character out; validation is the end of the text."""
 
     data = (FILE,)
+    epoch = "the whole text"
     ignores = ("optimizer", "weight_decay", "momentum", "schedule", "warmup", "clip_norm")
 
     def example(self, options: argparse.Namespace) -> Any:
@@ -38,7 +39,9 @@ class Writer(Recipe):
     def plan(self, options: argparse.Namespace) -> Plan:
         text = load_text(options.data)
         run = self.run(text, options)
-        plan = Plan(run.model, None, None, f"{options.data}: {text!r}, {len(text.train):,} to learn from")
+        counts = f"{len(text.train):,} characters to learn from, {len(text.validation):,} to validate"
+        about = f"{options.data}: {counts}, {len(text.characters)} different ones; an epoch is {self.epoch}"
+        plan = Plan(run.model, None, None, about)
 
         def fit(folder: Path, progress: bool) -> list[str]:
             trainer = run.trainer(folder, progress, patience=options.patience)
@@ -64,6 +67,7 @@ class Transformer(Writer):
     defaults: Mapping[str, Any] = {"epochs": 8, "batch_size": 12, "lr": 1e-3}
     takes = ("dropout", "width")
     every = 250  # steps in an epoch
+    epoch = f"{every} batches from anywhere in the text"
 
     def build(self, options: argparse.Namespace) -> Layer:
         return models.GPT(CHARACTERS, 64, 4, 4, options.width or 128, options.dropout or 0.0, bias=False, rng=0)
