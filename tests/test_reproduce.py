@@ -17,6 +17,12 @@ HELPERS = {"architectures", "beside_torch", "files", "pictures"}
 SCRIPTS = sorted({module.name for module in pkgutil.iter_modules(benchmarks.reproduce.__path__)} - HELPERS)
 DATALESS = {"counts", "ntm", "ntm_curves", "seq2seq"}
 PICTURES = ["cifar", "ddpm", "gan", "lenet", "simclr", "vae"]
+# The option that says how long a script trains.
+LENGTH = {
+    **dict.fromkeys([*PICTURES, "char_lstm"], "--epochs"),
+    **dict.fromkeys(["makemore", "min_char_rnn", "nanogpt", "seq2seq"], "--steps"),
+    "ntm": "--sequences",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(SCRIPTS) - DATALESS))
@@ -48,12 +54,11 @@ def test_as_a_command(tmp_path):
     assert done.returncode == 2 and "mnist" in done.stderr
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", LENGTH)
 @pytest.mark.parametrize("wrong", [["--LENGTH", "0"], ["--seed", "-1"], ["--picture", "no/such/folder/a.png"]], ids=str)
 def test_wrong_options_are_one_line_and_status_2_before_anything_runs(monkeypatch, capsys, name, wrong):
     script = importlib.import_module(f"benchmarks.reproduce.{name}")
-    length = "--epochs" if name in {*PICTURES, "char_lstm"} else "--steps"
-    monkeypatch.setattr(sys, "argv", [name, *(length if each == "--LENGTH" else each for each in wrong)])
+    monkeypatch.setattr(sys, "argv", [name, *(LENGTH[name] if each == "--LENGTH" else each for each in wrong)])
     with pytest.raises(SystemExit) as stop:
         script.main()
     error = capsys.readouterr().err
