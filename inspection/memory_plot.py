@@ -110,6 +110,8 @@ def _used(weights: Array) -> slice:
 
 def _draw(panels: list[_Panel], figure: Figure | None) -> np.ndarray[Any, Any]:
     """The panels below each other, over one axis of time."""
+    from matplotlib.ticker import MaxNLocator
+
     heights = [0.45 + 0.11 * min(len(panel.values), 12) for panel in panels]
     if figure is None:
         import matplotlib.pyplot as plt
@@ -123,5 +125,6 @@ def _draw(panels: list[_Panel], figure: Figure | None) -> np.ndarray[Any, Any]:
         )
         extent = (-0.5, steps - 0.5, panel.first + rows - 0.5, panel.first - 0.5)
         plot_matrix(panel.values, numbers=False, y=panel.name, ax=ax, extent=extent, **limits)
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))  # a panel is low: more numbers would overlap
     axes[-1, 0].set_xlabel("time step")
     return axes[:, 0]

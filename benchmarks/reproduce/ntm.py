@@ -10,17 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backhand import datasets
+from backhand.inspection import plot_answer, plot_memory, style
 from backhand.layers import LSTM, Layer, Linear
 from backhand.losses import SequenceBCELoss
 from backhand.models import NTM, Sequential
 from backhand.training import GravesRMSprop, Trainer, save_weights
 from backhand.training.metrics import bits_per_sequence, wrong_bits
-from benchmarks.reproduce.files import options
+from backhand.training.option_types import positive
+from benchmarks.reproduce.files import options, stop
 
 TASKS: dict[str, type[datasets.Task]] = {
     "copy": datasets.CopyTask,
@@ -46,6 +49,7 @@ SETTINGS: dict[tuple[str, str], tuple[int, int, float]] = {
 WINDOW = 1000  # sequences whose mean cost is a point of the curve
 CONVERGED = 0.05  # bits
 LENGTHS = {"copy": (10, 20, 30, 50, 80, 120), "repeat-copy": (10, 15, 20), "associative-recall": (6, 10, 15, 20)}
+DRAWN = {datasets.CopyTask: 20, datasets.AssociativeRecallTask: 6, datasets.NGramsTask: 60}
 
 
 def main() -> None:
@@ -53,10 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--task", choices=TASKS, default="copy")
     parser.add_argument("--model", choices=MODELS, default="feedforward", help="its controller, or the LSTM alone")
-    parser.add_argument("--lr", type=float, help="(the paper's)")
-    parser.add_argument("--curve", metavar="JSON", help="where to leave the curve, for benchmarks.reproduce.ntm_curves")
-    parser.add_argument("--weights", metavar="SAFETENSORS", help="where to leave the weights")
+    parser.add_argument("--lr", type=positive, help="(the paper's)")
+    parser.add_argument("--curve", metavar="JSON", type=Path, help="where to leave the curve, for ntm_curves")
+    parser.add_argument("--weights", metavar="SAFETENSORS", type=Path, help="where to leave the weights")
     asked = options("ntm", __doc__, parser, sequences=8000)
+    for path in (asked.curve, asked.weights):
+        if path and not path.parent.is_dir():
+            stop(f"{path}: there is no folder {path.parent}")
     task = TASKS[asked.task]()
     model, lr = build(asked.task, asked.model, asked.seed)
     lr = asked.lr or lr
@@ -89,10 +96,22 @@ def main() -> None:
     wrong = tested(model, task, LENGTHS.get(asked.task, (None,)), asked.seed)
     if asked.curve:
         about = {"task": asked.task, "model": asked.model, "seed": asked.seed, "lr": lr, "window": WINDOW}
-        with open(asked.curve, "w") as file:
-            json.dump({**about, "bits": [round(bits, 4) for bits in curve], "wrong": wrong}, file)
+        asked.curve.write_text(json.dumps({**about, "bits": [round(bits, 4) for bits in curve], "wrong": wrong}))
     if asked.weights:
         save_weights(model, asked.weights)
+    if asked.picture:
+        draw(model, task, asked.seed, asked.picture)
+
+
+def draw(model: Layer, task: datasets.Task, seed: int, path: Path) -> None:
+    """What the model says to a sequence that it has not seen, and what its heads do meanwhile."""
+    x, y = task.draw(2_000_000 + seed, 1, DRAWN.get(type(task)))
+    figure = style.new_figure(6.4, 3.5 + 3.5 * model.read_heads if isinstance(model, NTM) else 3.5)
+    if isinstance(model, NTM):
+        plot_memory(model, x, y, figure=figure)
+    else:
+        plot_answer(model, x, y, figure=figure)
+    style.save_png(figure, path)
 
 
 def build(task: str, kind: str, seed: int) -> tuple[Layer, float]:

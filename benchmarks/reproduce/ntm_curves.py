@@ -49,7 +49,7 @@ def draw(ax: Any, task: str, runs: list[dict[str, Any]]) -> None:
         named.add(run["model"])
         every = max(1, len(bits) // 8)
         ax.plot(
-            x, bits, color=style.RUNS[which], marker=style.MARKERS[which], markevery=every, ms=4, lw=1.2, label=label
+            x, bits, color=style.RUNS[which], marker=style.MARKERS[which], markevery=every, ms=3, lw=0.9, label=label
         )
     if min(min(run["bits"]) for run in runs) < 1:
         ax.set_yscale("log")
