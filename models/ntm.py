@@ -75,7 +75,7 @@ class HeadParameters(Layer):
         rises = -np.expm1(-positive)  # its derivative: sigmoid(x) = 1 - exp(-softplus(x))
         by_offset = scores.reshape(len(x), -1, self.shifts)
         scores[...] = softmax(by_offset, -1).reshape(scores.shape)
-        parts = self._parts(y)
+        parts = self.cut(y)
         gamma = parts[5]  # which is at least 1
         gamma += 1
         self.save(y, rises, out=tuple(parts))
@@ -98,8 +98,8 @@ class HeadParameters(Layer):
         a, b, c = self.sizes[0] + self.sizes[1], sum(self.sizes[:4]), sum(self.sizes[:6])
         return x[:, :a], x[:, a:b], x[:, b:c], x[:, c:]
 
-    def _parts(self, x: Array) -> list[Array]:
-        """Views of the seven, in their shapes."""
+    def cut(self, x: Array) -> list[Array]:
+        """Views of the seven in an (B, size) array, as they are: of what the heads are told, or of a bias[None]."""
         return [x[:, columns].reshape(len(x), -1, last) for columns, last in self._columns]
 
 

@@ -123,6 +123,13 @@ def build(task: str, kind: str, seed: int) -> tuple[Layer, float]:
         lstm, output = LSTM(channels.inputs, hidden, 3, rng=rng), Linear(hidden, channels.outputs, rng=rng)
         return Sequential({"lstm": lstm, "output": output}), lr
     model = NTM(channels.inputs, channels.outputs, hidden, kind, read_heads=heads, write_heads=heads, rng=seed)
+    if task == "repeat-copy":
+        # With what the other tasks start from, 40,000 sequences brought it from 242 to 200 bits; mgupta8143's start: the
+        # heads look at one slot, and rather go on from where they were than look for a key.
+        model.weights.data[...] = 0
+        model.weights.data[:, 0] = 5
+        gate = model.parameters_of_heads.cut(model.heads.bias.data[None])[3]
+        gate -= 2
     return model, lr
 
 
