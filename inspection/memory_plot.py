@@ -17,13 +17,13 @@ from backhand.models.ntm import NTM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEEN = 0.1  # a slot counts as used where a head put so much of its largest weight on it
+SEEN = 0.1  # a slot counts as used where some head put at least this share of the largest weight on it
 
 
 class _Panel(NamedTuple):
-    """One panel: its name, its rows over time, the number of the first row, and where its numbers end that start at 0.
+    """One panel: its name, its rows over time, and the number of the first row.
 
-    most : None: they may be negative, and end where they end
+    most : the upper end of a scale that begins at 0; None: the scale is that of the numbers, which may be negative
     """
 
     name: str

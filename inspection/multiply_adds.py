@@ -48,8 +48,8 @@ def multiply_adds(model: Layer, *inputs: Any, **options: Any) -> dict[str, int]:
         RNN, LSTM, GRU, cells   vectors of x * all the weight matrices; padding counts as well
         attention               L S (E + F) for each head, what a causal mask hides counts as well
         MultiheadAttention      its projections, and the attention in it
-        NTM                     the products of its controller and its heads with their matrices, and for each head
-                                N M to look for the key, to read, to erase and to add, and N for each shift
+        NTM                     the products of its controller and its heads with their matrices; N M for each head to
+                                look for its key, N for each of its shifts, N M to read, 2 N M to erase and add
     """
     with counting(model) as calls:
         try:
@@ -89,11 +89,12 @@ def _watch(layer: Layer, calls: list[tuple[Layer, Counted]]) -> None:
     assert count is not None
 
     def watched(*inputs: Any, **options: Any) -> Any:
+        place = len(calls)  # before what the layers inside it add
         y = forward(*inputs, **options)
         first = y[0] if isinstance(y, tuple) else y
         given = inspect.signature(forward).bind(*inputs, **options).arguments.values()
         n, by_data = count(layer, tuple(given), first)
-        calls.append((layer, Counted(n, 2 * n, by_data)))
+        calls.insert(place, (layer, Counted(n, 2 * n, by_data)))
         return y
 
     layer.forward = watched  # type: ignore[method-assign]
@@ -140,13 +141,19 @@ def _attention(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
 
 def _multihead(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
     n = layer.embed_dim * sum(map(np.size, inputs[:3]))
-    return n, n  # the projections into heads; the attention and the projection after it count themselves
+    return n, 0  # the projections into heads; the attention and the projection after it count themselves
 
 
 def _ntm(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
     matrices = (p for part in (layer.controller, layer.heads) for p in part.parameters() if p.data.ndim == 2)
     vectors = math.prod(y.shape[:-1])
-    return vectors * sum(p.size for p in matrices), 0  # its output, a Linear, and the memory count themselves
+    gates = 4 if layer.kind == "lstm" else 1
+    by_data = vectors * layer.input_size * layer.hidden_size * gates
+    return vectors * sum(p.size for p in matrices), by_data  # its output, a Linear, and the memory count themselves
+
+
+def _addressing(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
+    return y.size * (np.shape(inputs[0])[-1] + np.shape(inputs[3])[-1]), 0
 
 
 def _content(layer: Any, inputs: Inputs, y: Array) -> tuple[int, int]:
@@ -174,6 +181,7 @@ COUNTS: dict[str, Count] = {
     "ScaledDotProductAttention": _attention,
     "MultiheadAttention": _multihead,
     "NTM": _ntm,
+    "Addressing": _addressing,
     "ContentAddressing": _content,
     "CircularShift": _shift,
     "MemoryRead": _memory_read,

@@ -14,6 +14,7 @@ from backhand.layers.addressing import (
     CircularShift,
     ContentAddressing,
     Interpolation,
+    InverseNorms,
     Sharpening,
     UnitVectors,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "Interpolation",
+    "InverseNorms",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",

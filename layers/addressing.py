@@ -3,7 +3,9 @@
     content (eq. 5, 6) -> interpolate with the last weighting (eq. 7) -> shift (eq. 8) -> sharpen (eq. 9)
 
 of Graves, Wayne & Danihelka 2014, arXiv:1410.5401, each a layer with its own backward, and `Addressing`, all of them in
-a row. Here B is the batch, H the heads, N the slots of the memory and M the width of one.
+a row. `apply` and `differentiate` are the mathematics of a layer, without the checks and the stack.
+
+Here B is the batch, H the heads, N the slots of the memory and M the width of one.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import positive
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.external_memory import outer
 from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 from backhand.layers.softmax import softmax
+
+FLOOR = 1e-12
+Step = tuple[Array, tuple[Any, ...]]  # a result, and what its derivative needs
 
 
 class UnitVectors(Layer):
@@ -39,51 +44,92 @@ class UnitVectors(Layer):
         x = self.input(x)
         if x.ndim == 0:
             self.reject("x of shape (..., M)", x.shape)
-        n = np.einsum("...i,...i", x, x)[..., None]
-        n += x.dtype.type(self.eps**2)
-        np.sqrt(n, out=n)
-        y = np.divide(x, n, out=empty_like(x))
+        n = _norms(x, self.eps)[..., None]
+        y = x / n
         self.save(y, n, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
         y, n = self.saved()
-        dx = np.multiply(y, -np.einsum("...i,...i", y, dout)[..., None], out=empty_like(y))
+        dx: Array = y * -np.einsum("...i,...i", y, dout)[..., None]
         dx += dout
         dx /= n
         return dx
 
 
+class InverseNorms(Layer):
+    """How much every vector has to be scaled to have length 1; of a large memory it spares writing the unit vectors.
+
+        q = 1 / n,    n = sqrt(|x|^2 + eps^2)        dx = -dq q^3 x
+
+    x : (..., M)      q : (...)
+    eps : as in UnitVectors
+    """
+
+    def __init__(self, eps: float = 1e-4) -> None:
+        self.eps = positive(self, "eps", eps)
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x)
+        if x.ndim == 0:
+            self.reject("x of shape (..., M)", x.shape)
+        q = np.asarray(1 / _norms(x, self.eps))
+        self.save(x, q, out=q)
+        return q
+
+    def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        x, q = self.saved()
+        return np.multiply(x, (q * q * q * -dout)[..., None], out=empty_like(x))
+
+
 class ContentAddressing(Layer):
     """A weighting of the slots by how much they are like a key.
 
-        w = softmax(strength * z),    z_i = key . memory_i,    the cosine where both are unit vectors
-        dz = strength * softmax'(dw),    dstrength = sum_i z_i softmax'(dw)_i
-        dkey = sum_i dz_i memory_i,      dmemory_i = sum over the heads of dz_i key
+        w = softmax(strength * z),    z_i = q_i key . memory_i
 
-    key : (B, H, M)      strength : (B, H, 1), positive      memory : (B, N, M)      w : (B, H, N)
-    Graves, Wayne & Danihelka 2014, arXiv:1410.5401, eq. 5 and 6 (with UnitVectors before it)
+    is the cosine where the key has length 1 and q_i is 1 / |memory_i|. With dy = softmax'(dw) and dz = strength * dy,
+
+        dstrength = sum_i z_i dy_i        dkey = sum_i dz_i q_i memory_i
+        dmemory_i = sum over the heads of dz_i q_i key        dq_i = sum over the heads of dz_i key . memory_i
+
+    key : (B, H, M)      strength : (B, H, 1), positive      memory : (B, N, M)      q : (B, N)      w : (B, H, N)
+    Graves, Wayne & Danihelka 2014, arXiv:1410.5401, eq. 5 and 6 (with UnitVectors and InverseNorms before it)
     """
 
-    def forward(self, key: ArrayLike, strength: ArrayLike, memory: ArrayLike) -> Array:
-        key, strength, memory = self.input(key), self.input(strength), self.input(memory)
+    def forward(self, key: ArrayLike, strength: ArrayLike, memory: ArrayLike, q: ArrayLike) -> Array:
+        key, strength, memory, q = self.input(key), self.input(strength), self.input(memory), self.input(q)
         if key.ndim != 3 or memory.ndim != 3 or key.shape[::2] != memory.shape[::2]:
             self.reject("key (B, H, M) and memory (B, N, M)", f"{key.shape} and {memory.shape}")
-        if strength.shape != (*key.shape[:2], 1):
-            self.reject(f"strength of shape {(*key.shape[:2], 1)}", strength.shape)
-        z = key @ memory.swapaxes(1, 2)
-        w = softmax(strength * z, -1)
-        self.save(key, strength, memory, z, w, out=w)
+        if strength.shape != (*key.shape[:2], 1) or q.shape != memory.shape[:2]:
+            wanted = f"strength of shape {(*key.shape[:2], 1)} and q of {memory.shape[:2]}"
+            self.reject(wanted, f"{strength.shape} and {q.shape}")
+        w, kept = self.apply(key, strength, memory, q)
+        self.save(*kept, out=w)
         return w
 
-    def backward(self, dout: Any) -> tuple[Array, Array, Array]:
-        dout = self.upstream(dout)
-        key, strength, memory, z, w = self.saved()
-        dz = softmax_back(dout, w)
+    def backward(self, dout: Any) -> tuple[Array, ...]:
+        return self.differentiate(self.upstream(dout), *self.saved())
+
+    @staticmethod
+    def apply(key: Array, strength: Array, memory: Array, q: Array) -> Step:
+        products = key @ memory.swapaxes(1, 2)
+        scale = q[:, None]
+        z = products * scale
+        w = softmax(strength * z, -1)
+        return w, (key, strength, memory, scale, products, z, w)
+
+    @staticmethod
+    def differentiate(
+        dw: Array, key: Array, strength: Array, memory: Array, scale: Array, products: Array, z: Array, w: Array
+    ) -> tuple[Array, ...]:
+        dz = softmax_back(dw, w)
         dstrength = np.einsum("bhn,bhn->bh", dz, z)[..., None]
         dz *= strength
-        return dz @ memory, dstrength, outer(dz, key)
+        dq = np.einsum("bhn,bhn->bn", dz, products)
+        dz *= scale
+        return dz @ memory, dstrength, outer(dz, key), dq
 
 
 class Interpolation(Layer):
@@ -100,18 +146,25 @@ class Interpolation(Layer):
         gate, content, last = self.input(gate), self.input(content), self.input(last)
         if content.shape != last.shape or gate.shape != (*content.shape[:-1], 1):
             self.reject("gate (B, H, 1), content and last (B, H, N)", f"{gate.shape}, {content.shape}, {last.shape}")
+        w, kept = self.apply(gate, content, last)
+        self.save(*kept, out=w)
+        return w
+
+    def backward(self, dout: Any) -> tuple[Array, ...]:
+        return self.differentiate(self.upstream(dout), *self.saved())
+
+    @staticmethod
+    def apply(gate: Array, content: Array, last: Array) -> Step:
         difference = content - last
         w = gate * difference
         w += last
-        self.save(gate, difference, out=w)
-        return w
+        return w, (gate, difference)
 
-    def backward(self, dout: Any) -> tuple[Array, Array, Array]:
-        dout = self.upstream(dout)
-        gate, difference = self.saved()
-        dgate = np.einsum("...n,...n", dout, difference)[..., None]
-        dcontent = gate * dout
-        return dgate, dcontent, dout - dcontent
+    @staticmethod
+    def differentiate(dw: Array, gate: Array, difference: Array) -> tuple[Array, ...]:
+        dgate = np.einsum("...n,...n", dw, difference)[..., None]
+        dcontent = gate * dw
+        return dgate, dcontent, dw - dcontent
 
 
 class CircularShift(Layer):
@@ -128,18 +181,24 @@ class CircularShift(Layer):
         w, shift = self.input(w), self.input(shift)
         if w.ndim != 3 or shift.ndim != 3 or shift.shape[:2] != w.shape[:2] or shift.shape[2] % 2 == 0:
             self.reject("w (B, H, N) and shift (B, H, 2k + 1)", f"{w.shape} and {shift.shape}")
-        there, _ = _rolls(w.shape[2], shift.shape[2])
-        rolled = w.take(there, axis=2)  # (B, H, 2k + 1, N)
-        y = (shift[:, :, None] @ rolled)[:, :, 0]
-        self.save(rolled, shift, out=y)
+        y, kept = self.apply(w, shift)
+        self.save(*kept, out=y)
         return y
 
-    def backward(self, dout: Any) -> tuple[Array, Array]:
-        dout = self.upstream(dout)
-        rolled, shift = self.saved()
-        _, back = _rolls(dout.shape[2], shift.shape[2])
-        dshift = (rolled @ dout[..., None])[..., 0]
-        dw = (shift[:, :, None] @ dout.take(back, axis=2))[:, :, 0]
+    def backward(self, dout: Any) -> tuple[Array, ...]:
+        return self.differentiate(self.upstream(dout), *self.saved())
+
+    @staticmethod
+    def apply(w: Array, shift: Array) -> Step:
+        there, _ = _rolls(w.shape[2], shift.shape[2])
+        rolled = w.take(there, axis=2)  # (B, H, 2k + 1, N)
+        return (shift[:, :, None] @ rolled)[:, :, 0], (rolled, shift)
+
+    @staticmethod
+    def differentiate(dy: Array, rolled: Array, shift: Array) -> tuple[Array, ...]:
+        _, back = _rolls(dy.shape[2], shift.shape[2])
+        dshift = (rolled @ dy[..., None])[..., 0]
+        dw = (shift[:, :, None] @ dy.take(back, axis=2))[:, :, 0]
         return dw, dshift
 
 
@@ -150,54 +209,57 @@ class Sharpening(Layer):
         dgamma = sum_i log(w_i) softmax'(dy)_i,    dw = gamma softmax'(dy) / w
 
     w, y : (B, H, N), weightings      gamma : (B, H, 1), at least 1
-    floor : below it a weight counts as this one, in the logarithm: 0 has none, and w^gamma alone would underflow
+    floor : below it a weight counts as this one, in the logarithm: 0 has none, and w^gamma alone would underflow. In
+        float16 it is the smallest normal number
 
     Graves, Wayne & Danihelka 2014, arXiv:1410.5401, eq. 9
     """
 
-    def __init__(self, floor: float = 1e-12) -> None:
+    def __init__(self, floor: float = FLOOR) -> None:
         self.floor = positive(self, "floor", floor)
 
     def forward(self, w: ArrayLike, gamma: ArrayLike) -> Array:
         w, gamma = self.input(w), self.input(gamma)
         if gamma.shape != (*w.shape[:-1], 1):
             self.reject("w (B, H, N) and gamma (B, H, 1)", f"{w.shape} and {gamma.shape}")
-        safe = np.maximum(w, w.dtype.type(self.floor))
-        log = np.log(safe)
-        y = softmax(gamma * log, -1)
-        self.save(safe, log, gamma, y, out=y)
+        y, kept = self.apply(w, gamma, self.floor)
+        self.save(*kept, out=y)
         return y
 
-    def backward(self, dout: Any) -> tuple[Array, Array]:
-        dout = self.upstream(dout)
-        safe, log, gamma, y = self.saved()
-        dz = softmax_back(dout, y)
-        dgamma = np.einsum("...n,...n", dz, log)[..., None]
-        dz *= gamma
-        dz /= safe
-        dz *= safe > self.floor
-        return dz, dgamma
+    def backward(self, dout: Any) -> tuple[Array, ...]:
+        return self.differentiate(self.upstream(dout), *self.saved())
+
+    @staticmethod
+    def apply(w: Array, gamma: Array, floor: float = FLOOR) -> Step:
+        least = _at_least(floor, w.dtype)
+        safe = np.maximum(w, least)
+        log = np.log(safe)
+        y = softmax(gamma * log, -1)
+        return y, (safe, least, log, gamma, y)
+
+    @staticmethod
+    def differentiate(dy: Array, safe: Array, least: Any, log: Array, gamma: Array, y: Array) -> tuple[Array, ...]:
+        dw = softmax_back(dy, y)
+        dgamma = np.einsum("...n,...n", dw, log)[..., None]
+        dw *= gamma
+        dw /= safe
+        dw *= safe > least
+        return dw, dgamma
 
 
 class Addressing(Layer):
     """The four steps in a row: from what a head emits, and where it looked last, to where it looks now.
 
-        w = Sharpening(CircularShift(Interpolation(gate, ContentAddressing(key, strength, memory), last), shift), gamma)
+        w = Sharpening(CircularShift(Interpolation(gate, content, last), shift), gamma)
+        content = ContentAddressing(key, strength, memory, q)
 
-    key : (B, H, M)      strength, gate, gamma : (B, H, 1)      shift : (B, H, 2k + 1)      last, w : (B, H, N)
-    memory : (B, N, M), its rows unit vectors, as the keys are
+    key : (B, H, M), of length 1      strength, gate, gamma : (B, H, 1)      shift : (B, H, 2k + 1)
+    last, w : (B, H, N)      memory : (B, N, M)      q : (B, N), 1 over the lengths of its slots
 
-    backward returns the gradients in the order of the arguments: key, strength, gate, shift, gamma, last, memory.
+    backward returns the gradients in the order of the arguments: key, strength, gate, shift, gamma, last, memory, q.
     Graves, Wayne & Danihelka 2014, arXiv:1410.5401, section 3.3
     """
 
-    def __init__(self) -> None:
-        self.content = ContentAddressing()
-        self.interpolation = Interpolation()
-        self.shift = CircularShift()
-        self.sharpening = Sharpening()
-
-    @all_or_nothing
     def forward(
         self,
         key: ArrayLike,
@@ -207,17 +269,39 @@ class Addressing(Layer):
         gamma: ArrayLike,
         last: ArrayLike,
         memory: ArrayLike,
+        q: ArrayLike,
     ) -> Array:
-        content = self.content.forward(key, strength, memory)
-        mixed = self.interpolation.forward(gate, content, last)
-        return self.sharpening.forward(self.shift.forward(mixed, shift), gamma)
+        given = [self.input(x) for x in (key, strength, gate, shift, gamma, last, memory, q)]
+        self._check([x.shape for x in given])
+        key, strength, gate, shift, gamma, last, memory, q = given
+        # the four, without what each would check and save by itself: an NTM makes this call twice in every step
+        content, by_content = ContentAddressing.apply(key, strength, memory, q)
+        mixed, by_gate = Interpolation.apply(gate, content, last)
+        shifted, by_shift = CircularShift.apply(mixed, shift)
+        w, by_gamma = Sharpening.apply(shifted, gamma)
+        self.save(by_content, by_gate, by_shift, by_gamma, out=w)
+        return w
 
     def backward(self, dout: Any) -> tuple[Array, ...]:
-        dshifted, dgamma = self.sharpening.backward(dout)
-        dmixed, dshift = self.shift.backward(dshifted)
-        dgate, dcontent, dlast = self.interpolation.backward(dmixed)
-        dkey, dstrength, dmemory = self.content.backward(dcontent)
-        return dkey, dstrength, dgate, dshift, dgamma, dlast, dmemory
+        dout = self.upstream(dout)
+        by_content, by_gate, by_shift, by_gamma = self.saved()
+        dshifted, dgamma = Sharpening.differentiate(dout, *by_gamma)
+        dmixed, dshift = CircularShift.differentiate(dshifted, *by_shift)
+        dgate, dcontent, dlast = Interpolation.differentiate(dmixed, *by_gate)
+        dkey, dstrength, dmemory, dq = ContentAddressing.differentiate(dcontent, *by_content)
+        return dkey, dstrength, dgate, dshift, dgamma, dlast, dmemory, dq
+
+    def _check(self, shapes: list[tuple[int, ...]]) -> None:
+        key, _, _, shift, _, _, memory, _ = shapes
+        if len(key) == len(shift) == len(memory) == 3 and shift[2] % 2 == 1:
+            moves, one = (*key[:2], shift[2]), (*key[:2], 1)
+            wanted = [key, one, one, moves, one, (*key[:2], memory[1]), (key[0], memory[1], key[2]), memory[:2]]
+            if shapes == wanted:
+                return
+        names = ("key", "strength", "gate", "shift", "gamma", "last", "memory", "q")
+        others = "strength, gate, gamma (B, H, 1)"
+        expected = f"key (B, H, M), {others}, shift (B, H, 2k + 1), last (B, H, N), memory (B, N, M), q (B, N)"
+        self.reject(expected, ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True)))
 
 
 def softmax_back(dw: Array, w: Array) -> Array:
@@ -225,6 +309,18 @@ def softmax_back(dw: Array, w: Array) -> Array:
     dz: Array = dw - np.einsum("...n,...n", dw, w)[..., None]
     dz *= w
     return dz
+
+
+def _norms(x: Array, eps: float) -> Array:
+    """sqrt(|x|^2 + eps^2) over the last axis."""
+    n: Array = np.sqrt(np.einsum("...i,...i", x, x) + _at_least(eps**2, x.dtype))
+    return n
+
+
+@functools.lru_cache(maxsize=64)
+def _at_least(value: float, dtype: np.dtype[Any]) -> Any:
+    """The value in this dtype, or the smallest normal number that it has: 0 would keep nothing from being 0."""
+    return dtype.type(max(value, float(np.finfo(dtype).tiny)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -348,8 +348,8 @@ class Layer:
     def input_requires_grad_(self: L, requires_grad: bool = True) -> L:
         """With False, backward may leave dx out and return None: nobody needs the gradient by the data itself.
 
-        Linear, the convolutions and Embedding then spare a product as large as their forward; a Sequential hands it
-        on to its first layer. Other layers compute dx as before. A Trainer sets it. Returns the layer itself.
+        Linear, the convolutions, Embedding, recurrent layers and the NTM then spare a product; a Sequential hands it on
+        to its first layer. Other layers compute dx as before. A Trainer sets it. Returns the layer itself.
         """
         self.input_requires_grad = requires_grad
         return self

@@ -16,7 +16,7 @@ from backhand.layers.blocks import in_blocks
 from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 
-# So few numbers are gone through before the call that would cut them into blocks is made.
+# So few numbers are worked on at once: cutting them into blocks would cost more than the softmax.
 FEW = 1 << 11
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.addressing import Addressing, UnitVectors, softmax_back
+from backhand.layers.addressing import Addressing, InverseNorms, UnitVectors, softmax_back
 from backhand.layers.arguments import one_of, refuse, whole, whole_tuple
 from backhand.layers.base import Layer, all_or_nothing
 from backhand.layers.cells import LSTMCell
@@ -30,7 +30,7 @@ from backhand.layers.external_memory import MemoryRead, MemoryWrite
 from backhand.layers.linear import Linear
 from backhand.layers.parameter import Array, Parameter, float_dtype
 from backhand.layers.softmax import softmax
-from backhand.models.ntm_steps import LSTM, FeedForward, LinearSteps
+from backhand.models.ntm_steps import LSTM, FeedForward, FeedForwardBack, LinearBack, LinearSteps, LSTMBack
 
 CONTROLLERS = ("feedforward", "lstm")
 
@@ -163,9 +163,10 @@ class NTM(Layer):
         self.memory = Parameter((0.05 * rng.standard_normal((slots, width))).astype(dtype))
         self.weights = Parameter(rng.standard_normal((write_heads + read_heads, slots)).astype(dtype))
         self.reads = Parameter(np.zeros((read_heads, width), dtype))
-        self.unit_keys, self.unit_slots = UnitVectors(), UnitVectors()
+        self.unit_keys, self.inverse_norms = UnitVectors(), InverseNorms()
         self.addressing, self.write, self.read_out = Addressing(), MemoryWrite(), MemoryRead()
-        self._seen: Any = None  # of the last forward: where the heads looked, what they added, h and r
+        # of the last forward: where the heads looked, what they added, h and r
+        self._seen: tuple[Array, Array, Array] | None = None
 
     @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
@@ -173,107 +174,120 @@ class NTM(Layer):
         if x.ndim != 3 or x.shape[2] != self.input_size:
             self.reject(f"x of shape (T, B, {self.input_size})", x.shape)
         steps, batch, _ = x.shape
-        hidden, writers = self.hidden_size, self.write_heads
+        hidden, writers, width = self.hidden_size, self.write_heads, self.memory_size[1]
         w_first = softmax(self.weights.data, -1)
         memory, w, r = (_for_each(start, batch) for start in (self.memory.data, w_first, self.reads.data))
-        controller, heads = self._controller_over(x), LinearSteps(self.heads, steps, batch)
-        slots = self.unit_slots.forward(memory)
         told = np.empty((steps, batch, self.output.in_features), x.dtype)  # h_t and r_t
         looked = np.empty((steps, *w.shape), x.dtype)
-        added = []
+        added = np.empty((steps, batch, writers, width), x.dtype)
+        controller, heads = self._controller_over(x, told[:, :, :hidden]), LinearSteps(self.heads, batch)
+        q = self.inverse_norms.forward(memory)
         for t in range(steps):
             h = controller.step(t, r.reshape(batch, -1))
-            add, key, erase, *looks = self.parameters_of_heads.forward(heads.step(t, h))
+            add, key, erase, *looks = self.parameters_of_heads.forward(heads.step(h))
             key = self.unit_keys.forward(key)
-            w_write = self._look(key, looks, w, slots, slice(None, writers))
+            w_write = self._look(key, looks, w, memory, q, slice(None, writers))
             memory = self.write.forward(memory, w_write, erase, add)
-            slots = self.unit_slots.forward(memory)
-            w_read = self._look(key, looks, w, slots, slice(writers, None))
+            q = self.inverse_norms.forward(memory)
+            w_read = self._look(key, looks, w, memory, q, slice(writers, None))
             r = self.read_out.forward(w_read, memory)
             w = looked[t]
             w[:, :writers], w[:, writers:] = w_write, w_read
-            told[t, :, :hidden], told[t, :, hidden:] = h, r.reshape(batch, -1)
-            added.append(add)
+            told[t, :, hidden:], added[t] = r.reshape(batch, -1), add
+        looked.flags.writeable = told.flags.writeable = added.flags.writeable = False
         y = self.output.forward(told)
         self._seen = looked, added, told
-        self.save(w_first, controller, heads, out=y)
+        self.save(w_first, controller.kept, told, out=y)
         return y
 
     def backward(self, dout: Any) -> Array | None:
         dout = self.upstream(dout)
-        w_first, controller, heads = self.saved()
+        w_first, kept, told = self.saved()
         steps, batch, _ = dout.shape
         hidden, writers = self.hidden_size, self.write_heads
         dtold = self.output.backward(dout)
-        controller.begin_back()
+        controller, heads = self._controller_back(kept, told), LinearBack(self.heads, told[:, :, :hidden])
         # what is carried from step t + 1 to step t
         dmemory: Any = np.zeros((batch, *self.memory.shape), dout.dtype)
-        dslots: Any = np.zeros_like(dmemory)
+        dq: Any = np.zeros(dmemory.shape[:2], dout.dtype)
         dw = np.zeros((batch, *self.weights.shape), dout.dtype)
-        dr = np.zeros((batch, self.read_heads * self.memory_size[1]), dout.dtype)
+        dr = np.zeros((batch, self.reads.size), dout.dtype)
         for t in reversed(range(steps)):
             dr += dtold[t, :, hidden:]
             dw_read, dmemory_read = self.read_out.backward(dr.reshape(batch, *self.reads.shape))
             dmemory += dmemory_read
             dw[:, writers:] += dw_read
-            dread = self.addressing.backward(dw[:, writers:])
-            # the unit slots were looked at by these read heads, and by the write heads of the next step
-            dslots += dread[-1]
-            dmemory += self.unit_slots.backward(dslots)
+            *dread, dlast_read, dmemory_read, dq_read = self.addressing.backward(dw[:, writers:])
+            dmemory += dmemory_read
+            dq += dq_read  # these heads looked at the memory that the write heads of the next step looked at
+            dmemory += self.inverse_norms.backward(dq)
             dmemory, dw_write, derase, dadd = self.write.backward(dmemory)
             dw[:, :writers] += dw_write
-            *dwrite, dlast, dslots = self.addressing.backward(dw[:, :writers])
-            dw[:, :writers], dw[:, writers:] = dlast, dread[-2]
+            *dwrite, dlast_write, dmemory_write, dq = self.addressing.backward(dw[:, :writers])
+            dmemory += dmemory_write
+            dw[:, :writers], dw[:, writers:] = dlast_write, dlast_read
             dkey, dstrength, dgate, dshift, dgamma = (
-                np.concatenate(pair, axis=1) for pair in zip(dwrite, dread[:5], strict=True)
+                np.concatenate(pair, axis=1) for pair in zip(dwrite, dread, strict=True)
             )
             dkey = self.unit_keys.backward(dkey)
             draw = self.parameters_of_heads.backward((dadd, dkey, derase, dgate, dstrength, dgamma, dshift))
-            dr = controller.step_back(t, dtold[t, :, :hidden] + heads.step_back(t, draw))
-        dmemory += self.unit_slots.backward(dslots)
+            dr = controller.step(t, dtold[t, :, :hidden] + heads.step(t, draw))
+        dmemory += self.inverse_norms.backward(dq)
         heads.finish()
         self.memory.grad += dmemory.sum(axis=0)
         self.weights.grad += softmax_back(dw.sum(axis=0), w_first)
         self.reads.grad += dr.sum(axis=0).reshape(self.reads.shape)
-        if isinstance(controller, LSTM):
+        if isinstance(controller, LSTMBack):
             self.hidden.grad += controller.dh.sum(axis=0)
             self.cell.grad += controller.dc.sum(axis=0)
-        dx: Array | None = controller.finish(self.input_requires_grad)
-        return dx
+        return controller.finish(self.input_requires_grad)
 
-    def _controller_over(self, x: Array) -> FeedForward | LSTM:
-        reads = self.reads.size
+    def _controller_over(self, x: Array, h: Array) -> FeedForward | LSTM:
         if isinstance(self.controller, LSTMCell):
-            return LSTM(self.controller, x, reads, self.hidden.data, self.cell.data)
-        return FeedForward(self.controller, x, reads)
+            return LSTM(self.controller, x, self.reads.size, h, (self.hidden.data, self.cell.data))
+        return FeedForward(self.controller, x, self.reads.size, h)
 
-    def _look(self, key: Array, looks: list[Array], last: Array, slots: Array, heads: slice) -> Array:
+    def _controller_back(self, kept: Any, told: Array) -> FeedForwardBack | LSTMBack:
+        if isinstance(self.controller, LSTMCell):
+            return LSTMBack(self.controller, kept, self.reads.size)
+        return FeedForwardBack(self.controller, kept, told[:, :, : self.hidden_size], self.reads.size)
+
+    def _look(self, key: Array, looks: list[Array], last: Array, memory: Array, q: Array, heads: slice) -> Array:
         """The weightings of some of the heads."""
         gate, strength, gamma, shift = (each[:, heads] for each in looks)
-        return self.addressing.forward(key[:, heads], strength, gate, shift, gamma, last[:, heads], slots)
+        return self.addressing.forward(key[:, heads], strength, gate, shift, gamma, last[:, heads], memory, q)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_seen": None}  # of one forward, and larger than the model
 
     # ------------------------------------------------------------------ what there is to draw
 
     @property
     def write_map(self) -> Array:
         """Where the write heads looked in the last forward: (T, B, W, N)."""
-        return self._seen[0][:, :, : self.write_heads]
+        return self._last[0][:, :, : self.write_heads]
 
     @property
     def read_map(self) -> Array:
         """Where the read heads looked in the last forward: (T, B, R, N)."""
-        return self._seen[0][:, :, self.write_heads :]
+        return self._last[0][:, :, self.write_heads :]
 
     @property
     def added(self) -> Array:
         """What the write heads added in the last forward: (T, B, W, M)."""
-        return np.stack(self._seen[1])
+        return self._last[1]
 
     @property
     def read(self) -> Array:
         """What the read heads read in the last forward: (T, B, R, M)."""
-        told = self._seen[2]
+        told = self._last[2]
         return told[:, :, self.hidden_size :].reshape(*told.shape[:2], *self.reads.shape)
+
+    @property
+    def _last(self) -> tuple[Array, Array, Array]:
+        if self._seen is None:
+            raise RuntimeError(f"{self!r}: there was no forward yet, so there is nothing to see")
+        return self._seen
 
     def __repr__(self) -> str:
         return super().__repr__().replace(f"controller={self.controller!r}", f"controller={self.kind!r}")

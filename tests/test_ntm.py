@@ -1,10 +1,12 @@
 """The Neural Turing Machine: counts, how the focus moves, what is finite, and what symmetry does."""
 
+import pickle
+
 import numpy as np
 import pytest
 
-from backhand.inspection import check_gradients
-from backhand.layers import Addressing, LayerError, MemoryWrite, UnitVectors
+from backhand.inspection import check_gradients, summary
+from backhand.layers import Addressing, InverseNorms, LayerError, MemoryWrite, Sharpening, UnitVectors
 from backhand.losses import BCEWithLogitsLoss, SequenceBCELoss
 from backhand.models import NTM
 
@@ -44,7 +46,7 @@ def test_the_focus_moves_by_the_offset(offset):
     w, shift = np.zeros((1, 1, 6)), np.zeros((1, 1, 3))
     w[0, 0, 5] = shift[0, 0, 1 + offset] = 1
     zero, one = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
-    moved = Addressing().forward(np.ones((1, 1, 2)), one, zero, shift, one, w, np.ones((1, 6, 2)))
+    moved = Addressing().forward(np.ones((1, 1, 2)), one, zero, shift, one, w, np.ones((1, 6, 2)), np.ones((1, 6)))
     np.testing.assert_allclose(moved[0, 0], np.roll(w[0, 0], offset), atol=1e-10)
 
 
@@ -64,12 +66,14 @@ def test_equal_slots_get_equal_gradients_and_never_differ():
 
 def test_nothing_is_infinite_at_the_ends():
     key, memory = np.zeros((1, 1, 3)), np.zeros((1, 4, 3))
-    unit = UnitVectors()
+    unit, norms = UnitVectors(), InverseNorms()
     assert not unit(key).any() and np.isfinite(unit.backward(np.ones((1, 1, 3)))).all()
+    q = norms(memory)
+    assert np.isfinite(q).all() and np.isfinite(norms.backward(np.ones((1, 4)))).all()
     layer = Addressing()
     one_hot = np.eye(4)[None, :1]
     ones = np.ones((1, 1, 1))
-    w = layer.forward(key, 50 * ones, 0 * ones, np.eye(3)[None, 1:2], 50 * ones, one_hot, memory)
+    w = layer.forward(key, 50 * ones, 0 * ones, np.eye(3)[None, 1:2], 50 * ones, one_hot, memory, q)
     np.testing.assert_allclose(w, one_hot, atol=1e-12)
     assert all(np.isfinite(d).all() for d in layer.backward(np.ones_like(w)))
 
@@ -90,6 +94,38 @@ def test_what_there_is_to_draw():
     assert model.added.shape == (5, 4, 1, 3) and model.read.shape == (5, 4, 2, 3)
     np.testing.assert_allclose(model.read_map.sum(axis=-1), 1, rtol=1e-5)
     assert all(not vars(each).get("_stack") for each in model.modules())
+
+
+def test_what_there_is_to_draw_is_no_way_to_spoil_a_backward():
+    model = NTM(3, 2, 4, memory_size=(6, 3), rng=0)
+    with pytest.raises(RuntimeError, match="no forward yet"):
+        model.read_map  # noqa: B018
+    model(np.zeros((5, 2, 3)))
+    for each in (model.write_map, model.read_map, model.added, model.read):
+        with pytest.raises(ValueError, match="read-only"):
+            each += 1
+    size = len(pickle.dumps(NTM(3, 2, 4, memory_size=(6, 3), rng=0)))
+    assert len(pickle.dumps(model)) < 1.1 * size
+
+
+@pytest.mark.parametrize(
+    ("controller", "numbers"), [("feedforward", 10 * 6), ("lstm", 10 * 3 + 12 * 7 + 12 * 4 + 10 * 16)]
+)
+def test_what_the_controller_keeps_is_counted(controller, numbers):
+    # (5, 2) rows of [x, r]; or x, of 6 steps [r, h] and c, and the gates. Beside them the first weighting of 2 heads,
+    # (2, 6), and the (5, 2) rows of [h, r] that the output keeps as well
+    rows = summary(NTM(3, 2, 4, controller, memory_size=(6, 3), rng=0), (5, 2, 3)).rows
+    kept = {row.name: row.cached for row in rows}
+    assert kept[""] + kept["output"] == 4 * (numbers + 12 + 10 * 7)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_constants_are_above_0_in_every_dtype(dtype):
+    unit, norms, sharpen = UnitVectors(), InverseNorms(), Sharpening()
+    zero = np.zeros((1, 1, 3), dtype)
+    assert not unit(zero).any() and np.isfinite(norms(zero)).all()
+    sharpen(np.array([[[1, 0, 0]]], dtype), np.ones((1, 1, 1), dtype))
+    assert all(np.isfinite(d).all() for d in sharpen.backward(np.ones((1, 1, 3), dtype)))
 
 
 def test_a_batch_is_its_sequences_side_by_side():

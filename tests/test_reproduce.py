@@ -1,6 +1,7 @@
 """The scripts of published figures: each says in one line what is missing, and runs on a little data."""
 
 import importlib
+import json
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 import benchmarks.reproduce
 from backhand.datasets import Data, Splits
+from benchmarks.reproduce import ntm, ntm_curves
 
 ROOT = Path(__file__).parent.parent
 HELPERS = {"architectures", "beside_torch", "files", "pictures"}
@@ -63,6 +65,45 @@ def test_wrong_options_are_one_line_and_status_2_before_anything_runs(monkeypatc
         script.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and wrong[1] in error
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("counts", ["--seed", "-1"]),
+        ("ntm", ["--curve", "."]),
+        ("ntm", ["--sequences", "1500"]),
+        ("ntm", ["--lr", "0"]),
+        ("ntm_curves", ["out.png", "no-such.json"]),
+        ("ntm_curves", ["no/such/folder/a.png", "no-such.json"]),
+        ("ntm_curves", ["out.png", "no-such.json", "--columns", "0"]),
+    ],
+    ids=str,
+)
+def test_other_wrong_options_too(monkeypatch, capsys, name, wrong):
+    script = importlib.import_module(f"benchmarks.reproduce.{name}")
+    monkeypatch.setattr(sys, "argv", [name, *wrong])
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_ntm_and_its_curves(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ntm, "WINDOW", 4)
+    monkeypatch.setattr(ntm, "LENGTHS", {"copy": (2,)})
+    curves = []
+    for i, (task, model) in enumerate([("copy", "feedforward"), ("copy", "baseline"), ("n-grams", "lstm")]):
+        files = {kind: tmp_path / f"{i}.{kind}" for kind in ("curve", "weights", "picture")}
+        curves.append(str(files["curve"]))
+        options = [f"--{kind}={path}" for kind, path in files.items()]
+        monkeypatch.setattr(sys, "argv", ["ntm", "--task", task, "--model", model, "--sequences", "8", *options])
+        ntm.main()
+        assert "seed 0: lowest" in capsys.readouterr().out
+        assert all(path.stat().st_size for path in files.values())
+        assert len(json.loads(files["curve"].read_text())["bits"]) == 2
+    monkeypatch.setattr(sys, "argv", ["ntm_curves", str(tmp_path / "curves.png"), *curves])
+    ntm_curves.main()
+    assert (tmp_path / "curves.png").stat().st_size
 
 
 @pytest.mark.parametrize(("name", "epochs"), [*((name, 1) for name in PICTURES), ("cifar", 2)])

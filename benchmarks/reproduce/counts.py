@@ -6,18 +6,18 @@ torchvision are installed: errors |a - b| / |b| on the same random weights, the 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Iterable, Iterator
 
+from backhand.training.option_types import Parser, at_least
 from benchmarks.reproduce.architectures import ARCHITECTURES, Blank, fits, measure
 
 
 def main() -> None:
     """A minute or two, 5 GB."""
-    parser = argparse.ArgumentParser("python -m benchmarks.reproduce.counts", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = Parser("python -m benchmarks.reproduce.counts", description=__doc__)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--counts-only", action="store_true", help="without the comparison in float32")
     asked = parser.parse_args()
     heads = ("model", "parameters", "published", "output", "multiply-adds", "published", "equal", "source")

@@ -32,9 +32,18 @@ def options(
     for key, value in extra.items():
         parser.add_argument(f"--{key}", type=at_least(min(value, 1)), default=value, help=f"({value})")
     asked = parser.parse_args()
-    if asked.picture and not asked.picture.parent.is_dir():
-        parser.error(f"--picture {asked.picture}: there is no folder {asked.picture.parent}")
+    for key, value in vars(asked).items():
+        if isinstance(value, Path) and key != "data_dir":
+            writable(parser, f"--{key}", value)
     return asked
+
+
+def writable(parser: argparse.ArgumentParser, name: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before anything runs."""
+    if not path.parent.is_dir():
+        parser.error(f"{name} {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        parser.error(f"{name} {path}: this is a folder")
 
 
 def stop(problem: object) -> NoReturn:

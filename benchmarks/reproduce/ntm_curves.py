@@ -5,7 +5,6 @@ python -m benchmarks.reproduce.ntm_curves copy.png runs/copy-*.json
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from backhand.inspection import style
+from backhand.training.option_types import Parser, at_least
+from benchmarks.reproduce.files import writable
 from benchmarks.reproduce.ntm import CONVERGED, TASKS
 
 NAMES = {"feedforward": "NTM, feed-forward", "lstm": "NTM, LSTM", "baseline": "LSTM alone"}
@@ -20,20 +21,24 @@ NAMES = {"feedforward": "NTM, feed-forward", "lstm": "NTM, LSTM", "baseline": "L
 
 def main() -> None:
     """Draw them; the runs of one model share a colour and a marker."""
-    parser = argparse.ArgumentParser("python -m benchmarks.reproduce.ntm_curves", description=__doc__)
+    parser = Parser("python -m benchmarks.reproduce.ntm_curves", description=__doc__)
     parser.add_argument("picture", type=Path)
     parser.add_argument("curves", type=Path, nargs="+", metavar="JSON")
-    parser.add_argument("--columns", type=int, default=3)
+    parser.add_argument("--columns", type=at_least(1), default=3)
     asked = parser.parse_args()
-    runs = [json.loads(path.read_text()) for path in asked.curves]
+    writable(parser, "picture", asked.picture)
+    try:
+        runs = [json.loads(path.read_text()) for path in asked.curves]
+    except (OSError, ValueError) as problem:
+        parser.error(f"a curve cannot be read: {problem}")
     tasks = [task for task in TASKS if any(run["task"] == task for run in runs)]
     columns = min(asked.columns, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = style.new_figure(3.6 * columns, 2.9 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, task in zip(panels, tasks, strict=False):
         draw(ax, task, [run for run in runs if run["task"] == task])
-    for ax in list(panels)[len(tasks) :]:
+    for ax in panels[len(tasks) :]:
         ax.set_axis_off()
     style.save_png(figure, asked.picture)
 

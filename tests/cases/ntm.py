@@ -7,6 +7,7 @@ from backhand.layers import (
     CircularShift,
     ContentAddressing,
     Interpolation,
+    InverseNorms,
     MemoryRead,
     MemoryWrite,
     Sharpening,
@@ -32,12 +33,15 @@ LOOK = [
     uniform(B, H, 1, low=1, high=4, seed=3),
     weighting(B, H, N, seed=4),
     (B, N, M),
+    uniform(B, N, low=0.5, high=2, seed=5),
 ]
 
 CASES = [
     Case(UnitVectors, (), [(2, 3, 4)]),
     Case(UnitVectors, (0.5,), [(4,)]),
-    Case(ContentAddressing, (), [(B, H, M), uniform(B, H, 1), (B, N, M)]),
+    Case(InverseNorms, (), [(2, 3, 4)]),
+    Case(InverseNorms, (0.5,), [(4,)]),
+    Case(ContentAddressing, (), [(B, H, M), uniform(B, H, 1), (B, N, M), uniform(B, N, seed=1)]),
     Case(Interpolation, (), [uniform(B, H, 1), (B, H, N), (B, H, N)]),
     Case(CircularShift, (), [(B, H, N), weighting(B, H, S)]),
     Case(CircularShift, (), [(B, H, 6), weighting(B, H, 5)]),
