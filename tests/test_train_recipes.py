@@ -7,10 +7,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from backhand.datasets import CopyTask
-from backhand.models import VAE
+from backhand.layers import AdaptiveAvgPool2d, Flatten, Identity, Linear
+from backhand.models import VAE, Sequential
 from backhand.training import History, bits_per_sequence, wrong_bits
 from backhand.training.command_line import main
-from backhand.training.recipes import RECIPES, generative, tasks, writing
+from backhand.training.recipes import RECIPES, generative, images, tasks, writing
 
 
 def run(*arguments):
@@ -150,6 +151,8 @@ def test_weights_to_begin_with(here, capsys):
         (["--model", "mlp", "--data", "copy"], "--data copy is for --model ntm, lstm, not for mlp"),
         (["--model", "ntm", "--data", "nothing"], "--data: invalid choice: 'nothing' (choose from 'copy'"),
         (["--model", "resnet20", "--data", "digits"], "not for resnet20"),
+        (["--model", "vgg16_bn", "--data", "digits"], "not for vgg16_bn (which takes cifar10)"),
+        (["--model", "resnet18", "--dropout", "0.5"], "--dropout is for --model mlp, alexnet, "),
         (["--model", "vae", "--heads", "2"], "--heads is for --model ntm"),
         (["--model", "vae", "--no-augment"], "--no-augment is for --model alexnet-cifar"),
         (["--model", "gan", "--optimizer", "sgd"], "--optimizer is not for --model gan"),
@@ -171,8 +174,9 @@ def test_what_does_not_go_together(here, capsys, arguments, words):
     assert not list(here.rglob("*.json*"))
 
 
-def test_augmented_and_standardized(here, monkeypatch):
-    """resnet20 on pictures that stand in for CIFAR-10, and that --no-augment changes what is learned."""
+@pytest.fixture
+def photographs(here, monkeypatch):
+    """The folder of pictures that stand in for CIFAR-10: 6 to learn from, 2 to validate, 8 to test."""
     rng = np.random.default_rng(0)
     folder = here / "cifar"
     folder.mkdir()
@@ -181,6 +185,12 @@ def test_augmented_and_standardized(here, monkeypatch):
         records[:, 0] %= 10
         (folder / name).write_bytes(records.tobytes())
     monkeypatch.setattr("backhand.training.recipes.base.datasets.load_cifar10", small(folder))
+    return folder
+
+
+def test_augmented_and_standardized(here, photographs):
+    """That --no-augment changes what resnet20 learns."""
+    folder = photographs
     common = ["train", "--model", "resnet20", "--epochs", "1", "--batch-size", "4", "--quiet", "--data-dir", folder]
     assert run(*common, "--out", "a") == run(*common, "--out", "b", "--no-augment") == 0
     assert run(*common, "--out", "c") == 0
@@ -197,9 +207,75 @@ def small(folder):
     return lambda where: load_cifar10(where, 2, download=False)
 
 
-@pytest.mark.parametrize("model", sorted(set(RECIPES) - {"resnet32", "resnet56"}))
+# Models of which a smaller one is in the same test.
+LIKE_OTHERS = {"resnet32", "resnet56", "resnet34", "resnet50", "alexnet2012", *(f"vgg{n}_bn" for n in (11, 13, 16, 19))}
+LIKE_OTHERS |= {"vgg13", "vgg16", "vgg19"}
+# As published.
+PARAMETERS = {
+    "ntm": "16,096",
+    "resnet20": "269,722",
+    "alexnet-cifar": "2,472,266",
+    "alexnet": "61,100,840",
+    "vgg11": "132,863,336",
+    "resnet18": "11,689,512",
+    "mobilenet_v2": "3,504,872",
+}
+OF_IMAGENET = [name for name, recipe in RECIPES.items() if isinstance(recipe, images.OfImageNet)]
+
+
+def test_the_architectures_of_imagenet_are_all_there():
+    vgg = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
+    assert ["alexnet", "alexnet2012", *vgg, "resnet18", "resnet34", "resnet50", "mobilenet_v2"] == OF_IMAGENET
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2"])
+def test_an_architecture_of_imagenet_trains(here, photographs, capsys, model):
+    assert run("train", "--model", model, "--epochs", "1", "--batch-size", "3", "--data-dir", photographs) == 0
+    printed = capsys.readouterr().out
+    assert "cifar10: 6 samples to learn from, 2 to validate, 8 to test\n" in printed and "test accuracy" in printed
+    weights = load_file(here / f"runs/cifar10-{model}/model.safetensors")
+    assert {"resnet18": "layer4.1.bn2.weight", "mobilenet_v2": "features.18.1.weight"}[model] in weights
+    assert weights[{"resnet18": "fc.bias", "mobilenet_v2": "classifier.1.bias"}[model]].shape == (10,)
+
+
+@pytest.mark.parametrize("augment", [[], ["--no-augment"]], ids=str)
+def test_pictures_are_enlarged_for_alexnet(here, photographs, capsys, monkeypatch, augment):
+    """On a small network in its place, that keeps what it is shown."""
+    shown = []
+
+    class Seen(Identity):
+        def forward(self, x):
+            shown.append(x)
+            return super().forward(x)
+
+    def small_net(classes, dropout, rng):
+        assert (classes, dropout) == (10, 0.25)
+        return Sequential(Seen(), AdaptiveAvgPool2d(1), Flatten(), Linear(3, classes, rng=rng))
+
+    monkeypatch.setattr(RECIPES["alexnet"], "make", small_net)
+    command = ["train", "--model", "alexnet", "--epochs", "2", "--batch-size", "4", "--data-dir", photographs]
+    assert run(*command, "--dropout", "0.25", "--out", "run", *augment) == 0
+    assert "8 to test; every picture enlarged to 64x64" in capsys.readouterr().out
+    assert [len(x) for x in shown] == [4, 2, 2] * 2 + [4, 4]  # training and validation twice, and the test
+    assert all(x.shape[1:] == (3, 64, 64) for x in shown)
+    for x in shown:
+        np.testing.assert_array_equal(x[:, :, ::2, ::2], x[:, :, 1::2, 1::2])
+    first, second = (np.concatenate(shown[i : i + 2]) for i in (0, 3))
+    assert (first != second).any()
+    same = np.sort(first.sum(axis=(1, 2, 3))) == pytest.approx(np.sort(second.sum(axis=(1, 2, 3))))
+    assert same == bool(augment)
+
+
+@pytest.mark.parametrize("model", sorted({*RECIPES} - LIKE_OTHERS))
 def test_summary_of_every_model(capsys, model):
     assert run("summary", model) == 0
     printed = capsys.readouterr().out
     assert "parameters" in printed
-    assert {"ntm": "16,096", "resnet20": "269,722", "alexnet-cifar": "2,472,266"}.get(model, "") in printed
+    assert PARAMETERS.get(model, "") in printed
+    assert model != "resnet18" or "(1, 64, 112, 112)" in printed
+
+
+def test_summary_of_an_architecture_of_imagenet_for_other_data(capsys):
+    assert run("summary", "resnet18", "--data", "cifar10") == 0
+    printed = capsys.readouterr().out
+    assert "11,181,642" in printed and "(2, 64, 16, 16)" in printed and "(2, 10)" in printed

@@ -55,7 +55,7 @@ def show_summary(options: argparse.Namespace) -> None:
     recipe = RECIPES[options.model]
     if options.data is None and options.model == "lenet":
         options.data = "mnist"
-    options.seed = 0
+    options.seed, options.published = 0, options.data is None
     train_command.complete(options)
     print(summary(recipe.build(options), recipe.example(options), params=options.params))
 
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "summary", show_summary, "print the layer table of a model", "", train_command.lists())
     train_command.model_options(command, positional=True)
-    command.add_argument("--data", help="what it is for (digits; lenet: mnist)")
+    command.add_argument("--data", help="what it is for (the first of its data; ImageNet, where it was made for it)")
     command.add_argument("--batch-size", type=at_least(1), default=1, help="samples in the batch (%(default)s)")
     command.add_argument("--params", action="store_true", help="a row for each weight and bias too")
 

@@ -73,7 +73,10 @@ def complete(options: argparse.Namespace) -> None:
     if options.data not in recipe.data and FILE not in recipe.data:
         takers = [model for model, each in RECIPES.items() if options.data in each.data]
         if takers:
-            raise CommandError(f"--data {options.data} is for --model {', '.join(takers)}, not for {options.model}")
+            own = ", ".join(recipe.data)
+            raise CommandError(
+                f"--data {options.data} is for --model {', '.join(takers)}, not for {options.model} (which takes {own})"
+            )
         known = ", ".join(map(repr, recipe.data))
         raise CommandError(f"argument --data: invalid choice: {options.data!r} (choose from {known})")
     for name in recipe.ignores:
@@ -282,7 +285,9 @@ def model_options(command: argparse.ArgumentParser, positional: bool = False) ->
         help_ = "what is trained: see below (%(default)s)"
         group.add_argument("--model", choices=RECIPES, default=DEFAULT_MODEL, metavar="MODEL", help=help_)
     group.add_argument("--hidden", type=sizes, metavar="SIZES", help="hidden sizes, as in 256,128 (mlp: 128)")
-    group.add_argument("--dropout", type=between(0, 1), help="share that is dropped (0)")
+    group.add_argument(
+        "--dropout", type=between(0, 1), help="share that is dropped (0; in alexnet, vgg and mobilenet_v2 as published)"
+    )
     group.add_argument("--controller", choices=("feedforward", "lstm"), help="of the ntm (feedforward)")
     group.add_argument("--heads", type=at_least(1), help="of the ntm, to read and as many to write (1)")
     group.add_argument(

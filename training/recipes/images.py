@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 
 from backhand import datasets, models
 from backhand.layers import Layer
+from backhand.layers.parameter import Array
 from backhand.losses import CrossEntropyLoss
+from backhand.training.batches import as_batches
 from backhand.training.option_types import CommandError
 from backhand.training.recipes.base import IMAGES, Plan, Recipe, load_images, samples_of, shape_of
 
@@ -100,6 +104,107 @@ def _by_one(x: Any, rng: np.random.Generator) -> Any:
     return datasets.random_shift(x, rng, 1)
 
 
+class OfImageNet(Classifier):
+    """An architecture that was published for 1,000 classes, here for the ten of CIFAR-10.
+
+    make : (classes, dropout or nothing, rng) -> the model      size : of the images that it was published with
+    times : how often each pixel of CIFAR-10 is repeated, both ways, where 32x32 are too few for the architecture
+
+    `backhand summary` shows it as it was published, unless it is asked for --data.
+    """
+
+    def __init__(
+        self, name: str, about: str, make: Callable[..., Layer], size: int = 224, times: int = 1, **options: Any
+    ) -> None:
+        super().__init__(name, about, PHOTOGRAPHS, standardize=True, **options)
+        self.make, self.size, self.times = make, size, times
+
+    def build(self, options: argparse.Namespace) -> Layer:
+        share = {} if options.dropout is None else {"dropout": options.dropout}
+        return self.make(1000 if _published(options) else 10, **share, rng=options.seed)
+
+    def example(self, options: argparse.Namespace) -> Any:
+        channels, *size = shape_of(options)
+        height, width = (self.size if _published(options) else self.times * side for side in size)
+        few = 1 if _published(options) else 2  # of one value for each channel, BatchNorm cannot take the variance
+        return (max(few, options.batch_size), channels, height, width)
+
+    def plan(self, options: argparse.Namespace) -> Plan:
+        plan = super().plan(options)
+        if self.times > 1:
+            _, height, width = self.example(options)[1:]
+            plan.about += f"; every picture enlarged to {height}x{width}"
+            if isinstance(plan.train, datasets.Data):  # in a new order in each epoch, as the Trainer would take them
+                plan.train = datasets.Augmented(*plan.train, options.batch_size, rng=options.seed)
+            plan.train, plan.validation, plan.test = (
+                Enlarged(part, self.times, options.batch_size) for part in (plan.train, plan.validation, plan.test)
+            )
+        return plan
+
+
+class Enlarged:
+    """Batches of pictures whose pixels are repeated; enlarged batch by batch, for all at once there may be no room.
+
+    part : Data, or batches of it
+    """
+
+    def __init__(self, part: Any, times: int, batch: int) -> None:
+        self.part, self.times = as_batches("pictures", part), times
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return self.part.count(self.batch) or 0
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        for (x,), y in self.part.batches(self.batch):
+            yield x.repeat(self.times, axis=2).repeat(self.times, axis=3), y
+
+
+def _published(options: argparse.Namespace) -> bool:
+    return getattr(options, "published", False)
+
+
+def _of_imagenet() -> dict[str, Recipe]:
+    """The architectures of ImageNet, under torchvision's names."""
+    found: dict[str, Recipe] = {}
+
+    def add(name: str, about: str, make: Callable[..., Layer], takes: tuple[str, ...] = (), **options: Any) -> None:
+        found[name] = OfImageNet(name, about, make, takes=takes, **{**RESIDUAL, **options})
+
+    own = ("dropout",)
+    large = {"lr": 0.01, "batch_size": 64}
+    add(
+        "alexnet",
+        "AlexNet, torchvision's variant (pictures enlarged to 64x64; --dropout)",
+        models.AlexNet,
+        own,
+        times=2,
+        **large,
+    )
+    add(
+        "alexnet2012",
+        "AlexNet as published (pictures enlarged to 256x256, which takes long; --dropout)",
+        models.AlexNet2012,
+        own,
+        size=227,
+        times=8,
+        **large,
+    )
+    for depth in (11, 13, 16, 19):
+        for norm in (False, True):
+            name, lr = (f"vgg{depth}_bn", 0.05) if norm else (f"vgg{depth}", 0.01)
+            about = f"VGG, {depth} layers with weights{', batch normalisation' * norm} (--dropout)"
+            add(name, about, functools.partial(models.VGG, depth, batch_norm=norm), own, lr=lr)
+    for depth in (18, 34, 50):
+        add(
+            f"resnet{depth}",
+            f"a residual network of {depth} layers, that of ImageNet",
+            functools.partial(models.ResNet, depth),
+        )
+    add("mobilenet_v2", "MobileNetV2 (--dropout)", models.MobileNetV2, own, lr=0.05)
+    return found
+
+
 PHOTOGRAPHS = ("cifar10",)
 RESIDUAL: dict[str, Any] = {
     "optimizer": "sgd",
@@ -122,10 +227,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     **{
         f"resnet{depth}": Classifier(
-            f"resnet{depth}", f"a residual network of {depth} layers", PHOTOGRAPHS, standardize=True, **RESIDUAL
+            f"resnet{depth}",
+            f"a residual network of {depth} layers, for 32x32 images",
+            PHOTOGRAPHS,
+            standardize=True,
+            **RESIDUAL,
         )
         for depth in (20, 32, 56)
     },
+    **_of_imagenet(),
     "vit": Classifier(
         "vit",
         "a small Vision Transformer (--dropout)",
