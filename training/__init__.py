@@ -6,7 +6,15 @@ from backhand.training.checkpoints import WeightsReport, load_weights, read_meta
 from backhand.training.clipping import clip_grad_norm_, clip_grad_value_
 from backhand.training.errors import TrainingError
 from backhand.training.history import History
-from backhand.training.metrics import accuracy, binary_accuracy, bits_per_sequence, top_k_accuracy, wrong_bits
+from backhand.training.metrics import (
+    accuracy,
+    binary_accuracy,
+    bits_per_sequence,
+    intersection_over_union,
+    top_k_accuracy,
+    whole_sequences,
+    wrong_bits,
+)
 from backhand.training.optimizers import (
     SGD,
     Adadelta,
@@ -85,11 +93,13 @@ __all__ = [
     "bits_per_sequence",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "intersection_over_union",
     "load_weights",
     "read_metadata",
     "read_weights",
     "replay",
     "save_weights",
     "top_k_accuracy",
+    "whole_sequences",
     "wrong_bits",
 ]

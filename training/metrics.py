@@ -53,6 +53,37 @@ def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> float:
     return float(np.mean((scores > 0) == (target > 0.5)))
 
 
+def intersection_over_union(scores: ArrayLike, target: ArrayLike) -> float:
+    """How well the pixels found cover those wanted: the pixels in both, divided by those in either.
+
+    scores : (N, 2, ...), of nothing and of something      target : (N, ...), 1 where there is something
+
+    A mean over the samples; 1 for a sample in which nothing is wanted and nothing found.
+    """
+    scores, wanted = np.asarray(scores), np.asarray(target) == 1
+    if scores.ndim < 3 or scores.shape[:2] != (len(wanted), 2) or scores.shape[2:] != wanted.shape[1:]:
+        raise ValueError(
+            f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {wanted.shape}"
+        )
+    found, places = scores[:, 1] > scores[:, 0], tuple(range(1, wanted.ndim))
+    both, either = (found & wanted).sum(axis=places), (found | wanted).sum(axis=places)
+    return float(np.mean(np.where(either, both / np.maximum(either, 1), 1.0)))
+
+
+def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> float:
+    """The share of sequences without a mistake: at every place that counts, the right token has the highest score.
+
+    scores : (N, T, V)      target : tokens (N, T), of which `ignore_index` does not count
+
+    With scores that were given for the right tokens before each place, it is also the share of the sequences that the
+    model writes without a mistake when it always takes the likeliest token: up to the first mistake both are the same.
+    """
+    scores, labels = np.asarray(scores), np.asarray(target)
+    if scores.ndim != 3 or labels.shape != scores.shape[:2]:
+        raise ValueError(f"whole_sequences: expected (N, T, V) and (N, T), got {scores.shape} and {labels.shape}")
+    return float(np.mean(((scores.argmax(axis=2) == labels) | (labels == ignore_index)).all(axis=1)))
+
+
 def bits_per_sequence(scores: ArrayLike, target: ArrayLike) -> float:
     """What a sequence of bits costs, in bits: the binary cross-entropy, summed over it, divided by ln 2.
 

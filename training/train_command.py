@@ -19,7 +19,8 @@ from backhand.training.batches import as_batches
 from backhand.training.checkpoints import load_weights, save_weights
 from backhand.training.option_types import CommandError, at_least, between, not_negative, positive, sizes
 from backhand.training.recipes import DEFAULTS, RECIPES, Plan
-from backhand.training.recipes.base import FILE, IMAGES
+from backhand.training.recipes.answering import ANSWERS
+from backhand.training.recipes.base import FILE, IMAGES, perplexity
 from backhand.training.recipes.tasks import TASKS
 from backhand.training.trainer import Trainer
 
@@ -38,6 +39,8 @@ RUN_FILES = (
     "memory.png",
     "answer.png",
     "views.png",
+    "segments.png",
+    "captions.png",
     "samples.txt",
 )
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
@@ -54,7 +57,8 @@ OWN = ("hidden", "dropout", "controller", "heads", "width", "no_augment")
 ABOUT = """Train a network and leave a run folder with config.json (all settings), history.jsonl (one line for each
 measurement, written as training goes), loss_curve.png, model.safetensors (the weights at the end; torch reads them too)
 and best.safetensors (the weights with the lowest validation loss); and what belongs to the model: samples.png,
-reconstructions.png, views.png, memory.png or answer.png, samples.txt. The pictures are drawn anew after each epoch."""
+reconstructions.png, views.png, segments.png, captions.png, memory.png or answer.png, samples.txt. The pictures are
+drawn anew after each epoch."""
 EXAMPLES = """examples:
   backhand train                                     the bundled digits, in seconds
   backhand train --data mnist --data-dir DIR --model lenet --epochs 2
@@ -160,6 +164,14 @@ def _fit(plan: Plan, options: argparse.Namespace, folder: Path) -> list[str]:
         average = ExponentialMovingAverage(plan.model, plan.average, warm_up=True)
     drawing = plan.model if average is None else average.module
     assert plan.loss is not None
+
+    def after_epoch(record: dict[str, Any]) -> None:
+        if plan.perplexity:
+            value = perplexity(record["val_loss"])
+            trainer.history.append({"step": record["step"], "epoch": record["epoch"], "val_perplexity": value})
+        if plan.after_epoch is not None:
+            plan.after_epoch(folder, drawing)
+
     trainer = Trainer(
         plan.model,
         plan.loss,
@@ -175,7 +187,7 @@ def _fit(plan: Plan, options: argparse.Namespace, folder: Path) -> list[str]:
         log_every=max(1, steps // 400),  # a curve has room for no more
         batch_axis=plan.batch_axis,
         after_step=None if average is None else average.update,
-        after_epoch=None if plan.after_epoch is None else lambda _: plan.after_epoch(folder, drawing),  # type: ignore
+        after_epoch=after_epoch,
     )
     history = trainer.history
     try:
@@ -238,7 +250,11 @@ def lists() -> str:
         lines.append(f"  {', '.join(f'{FILE}.txt' if each == FILE else each for each in data)}")
         lines += [f"    {name:<19}{RECIPES[name].about}" for name in names]
     lines += ["", "data (--data):"]
-    about = {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]} | {f"{FILE}.txt": "a text to learn to write from"}
+    about = (
+        {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]}
+        | ANSWERS
+        | {f"{FILE}.txt": "a text to learn to write from"}
+    )
     return "\n".join([*lines, *(f"  {name:<21}{what}" for name, what in about.items())])
 
 
@@ -291,7 +307,9 @@ def model_options(command: argparse.ArgumentParser, positional: bool = False) ->
     group.add_argument("--controller", choices=("feedforward", "lstm"), help="of the ntm (feedforward)")
     group.add_argument("--heads", type=at_least(1), help="of the ntm, to read and as many to write (1)")
     group.add_argument(
-        "--width", type=at_least(1), help="of the first maps of ddpm (16) and gan (32), of the gpt (128)"
+        "--width",
+        type=at_least(1),
+        help="of the first maps of ddpm, unet (16) and gan (32), of gpt and captioning (128)",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ class Plan:
     classes : for the lines of guessing in the picture of the loss
     batch_axis : as in Trainer      average : the decay of an average of the weights, which draws the pictures
     after_epoch : is called with the folder and the model, to draw into the folder
+    perplexity : whether the history gets val_perplexity too, exp(val_loss), after each epoch
     report : from what the test gave, the lines that end the run; it may draw too
     fit : instead of a Trainer, (options, folder, say) -> history
     extra : what config.json says beside the options
@@ -62,6 +64,7 @@ class Plan:
     batch_axis: int = 0
     average: float | None = None
     after_epoch: Callable[[Path, Layer], None] | None = None
+    perplexity: bool = False
     report: Callable[[Path, Layer, dict[str, float]], list[str]] | None = None
     fit: Callable[..., Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +101,24 @@ class Recipe:
     def plan(self, options: argparse.Namespace) -> Plan:
         """The model, the data and the rest."""
         raise NotImplementedError
+
+
+class Samples:
+    """samples.txt in the run folder: a piece of text for each epoch, under a line that says which."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def add(self, folder: Path, text: str) -> None:
+        """What the model writes after one more epoch."""
+        self.epoch += 1
+        with open(folder / "samples.txt", "w" if self.epoch == 1 else "a", encoding="utf-8") as file:
+            file.write(f"---------- epoch {self.epoch}\n{text}\n\n")
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), as far as floats go."""
+    return math.exp(min(loss, 700.0))
 
 
 def load_images(options: argparse.Namespace) -> Any:
