@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from backhand.datasets import CopyTask
+from backhand.datasets import CopyTask, DigitStrings, load_digits
+from backhand.inspection import check_layer
 from backhand.layers import AdaptiveAvgPool2d, Flatten, Identity, Linear
-from backhand.models import VAE, Sequential
-from backhand.training import History, bits_per_sequence, wrong_bits
+from backhand.losses import SequenceCrossEntropyLoss
+from backhand.models import VAE, CaptionRNN, Seq2SeqTransformer, Sequential
+from backhand.training import (
+    Adam,
+    History,
+    Trainer,
+    bits_per_sequence,
+    intersection_over_union,
+    whole_sequences,
+    wrong_bits,
+)
 from backhand.training.command_line import main
-from backhand.training.recipes import RECIPES, generative, images, tasks, writing
+from backhand.training.recipes import RECIPES, answering, generative, images, segmenting, tasks, writing
 
 
 def run(*arguments):
@@ -27,6 +37,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tasks, "EPOCH", 20)
     monkeypatch.setattr(tasks, "TESTED", 20)
+    monkeypatch.setattr(answering, "EPOCH", 40)
+    monkeypatch.setattr(answering, "TESTED", 20)
     monkeypatch.setattr(generative, "GRID", 4)
     monkeypatch.setattr(generative, "SHOWN", 4)
     monkeypatch.setattr(generative, "FEW", 3)
@@ -39,6 +51,8 @@ RUNS = [
     (["conv-autoencoder"], ["reconstructions.png"], "squared error of a pixel"),
     (["gan", "--width", "4"], ["samples.png", "generator.safetensors"], "real pictures for real with"),
     (["ddpm", "--width", "8", "--batch-size", "256"], ["samples.png", "average.safetensors"], "guessed noise"),
+    (["unet", "--width", "4"], ["segments.png"], "test intersection over union 0."),
+    (["captioning", "--width", "16"], ["captions.png"], "% of the captions wholly right   perplexity"),
     (["simclr"], ["views.png"], "a linear classifier on the encoder"),
     (["vit", "--batch-size", "256"], [], "test accuracy"),
 ]
@@ -97,6 +111,89 @@ def test_the_recipes_of_text(here, capsys, monkeypatch, arguments):
     config = json.loads((folder / "config.json").read_text())
     assert config["characters"] == "\n acdehmnostw" and config["epochs"] == 2
     assert History.read(folder / "history.jsonl")["val_perplexity"][-1] < 14
+
+
+@pytest.mark.parametrize("data", ["reverse", "sort"])
+def test_the_recipe_of_the_transformer(here, capsys, data):
+    assert run("train", "--model", "transformer", "--data", data, "--epochs", "2", "--batch-size", "10") == 0
+    printed = capsys.readouterr().out
+    assert "40 of them an epoch" in printed and "% of 20 new strings wholly right" in printed
+    folder = here / "runs" / f"{data}-transformer"
+    assert {"model.safetensors", "loss_curve.png"} <= {path.name for path in folder.iterdir()}
+    assert History.read(folder / "history.jsonl")["val_perplexity"][-1] > 1
+    lines = (folder / "samples.txt").read_text().splitlines()
+    assert lines[0] == "---------- epoch 1" and lines[12] == "---------- epoch 2" and len(lines) == 24
+    for line in (*lines[1:11], *lines[13:23]):
+        asked, _, answer = line.replace("no: ", "").partition(" -> ")
+        wanted = asked[::-1] if data == "reverse" else "".join(sorted(asked))
+        said = answer.split(" (")[0]
+        assert answer == (said if said == wanted else f"{said} ({wanted})")
+
+
+def test_a_new_run_begins_its_samples_anew(here):
+    common = ["train", "--model", "transformer", "--epochs", "1", "--out", "run", "--quiet", "--overwrite"]
+    for _ in range(2):
+        assert run(*common) == 0
+    assert (here / "run/samples.txt").read_text().count("epoch") == 1
+
+
+def test_captions_are_spelled(here):
+    tokens = answering.captions(np.arange(10))
+    assert tokens.shape == (10, 7) and (tokens[:, 0] == answering.START).all()
+    assert [answering.spelled(row[1:]) for row in tokens] == list(answering.NAMES)
+    assert answering.spelled(np.array([answering.END, 5, 6])) == ""
+    assert answering.spelled(np.array([3, answering.PAD])) == f"{answering.LETTERS[0]}?"
+
+
+def test_captioning_learns_and_its_two_halves_have_their_gradients(here):
+    assert run("train", "--model", "captioning", "--epochs", "4", "--quiet", "--out", "run") == 0
+    history = History.read(here / "run/history.jsonl")
+    assert history["val_right"][-1] > 0.5
+    assert history["val_perplexity"][-1] == pytest.approx(np.exp(history["val_loss"][-1]))
+    assert {name.split(".")[0] for name in load_file(here / "run/model.safetensors")} == {"encoder", "writer"}
+    encoder = Sequential(Flatten(), Linear(4, 3, rng=0, dtype=np.float64))
+    writer = CaptionRNN(5, 3, 2, 4, "lstm", rng=1, dtype=np.float64)
+    x = np.random.default_rng(2).standard_normal((2, 1, 2, 2))
+    check_layer(answering.Describer(encoder, writer), x, np.array([[1, 3, 0], [1, 4, 2]]))
+
+
+def test_the_unet_is_better_than_a_threshold(here, capsys):
+    assert run("train", "--model", "unet", "--epochs", "3", "--out", "run", "--quiet") == 0
+    found = float(capsys.readouterr().out.split("union ")[1].split()[0])
+    x = load_digits().test.x
+    given = segmenting.noisy(x, np.random.default_rng(2), segmenting.NOISE["digits"])
+    assert segmenting.NOISE["digits"] == pytest.approx((given - x).std(), rel=0.02)
+    by_threshold = intersection_over_union(np.concatenate([0.5 - given, given - 0.5], axis=1), segmenting.stroke(x))
+    assert 0.5 < by_threshold + 0.05 < found < 1
+    assert History.read(here / "run/history.jsonl")["test_iou"][-1] == pytest.approx(found, abs=1e-4)
+
+
+def test_the_metric_of_segments():
+    wanted = np.array([[[1, 1], [0, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 1]]])
+    found = np.array([[[1, 0], [1, 0]], [[0, 0], [0, 0]], [[1, 0], [0, 0]]])
+    scores = np.stack([-found, found], axis=1)
+    assert intersection_over_union(scores, wanted) == pytest.approx((1 / 3 + 1 + 0) / 3)
+    with pytest.raises(ValueError, match=r"expected \(N, 2, ...\) and \(N, ...\), got"):
+        intersection_over_union(found, wanted)
+
+
+def test_the_metric_of_whole_sequences_is_what_is_written():
+    target = np.array([[1, 2, 0], [2, 2, 1], [3, 0, 0]])
+    scores = np.eye(4)[[[1, 2, 3], [2, 1, 1], [3, 3, 3]]]
+    assert whole_sequences(scores, target, ignore_index=0) == pytest.approx(2 / 3)
+    assert whole_sequences(scores, target) == 0
+    with pytest.raises(ValueError, match=r"expected \(N, T, V\) and \(N, T\), got"):
+        whole_sequences(target, target)
+    task = DigitStrings("sort", (1, 3))
+    model = Seq2SeqTransformer(13, 13, 16, 2, 1, 1, 32, 0.0, padding_idx=0, rng=0)
+    optimizer = Adam(model.parameters(), 1e-2)
+    loss = SequenceCrossEntropyLoss(ignore_index=0)
+    Trainer(model, loss, optimizer, progress=False).fit(task.stream(150, 32), epochs=1)
+    (src, tgt), y = task.draw(1, 100)
+    said = task.decode(model.generate(src, task.START, task.END, 4))
+    right = np.mean([one == other for one, other in zip(said, task.decode(y), strict=True)])
+    assert 0.1 < right < 1
+    assert whole_sequences(model.eval().forward(src, tgt), y, ignore_index=0) == pytest.approx(right)
 
 
 def test_the_metrics_of_sequences():
@@ -162,6 +259,10 @@ def test_weights_to_begin_with(here, capsys):
         (["--model", "gpt"], "gpt learns from a text: give its file, --data FILE.txt"),
         (["--model", "gpt", "--data", "nowhere.txt"], "nowhere.txt: there is no such file"),
         (["--model", "char-lstm", "--hidden", "4,5", "--data", "nowhere.txt"], "nowhere.txt"),
+        (["--model", "transformer", "--data", "copy"], "not for transformer (which takes reverse, sort)"),
+        (["--model", "captioning", "--data", "cifar10"], "not for captioning (which takes digits, mnist)"),
+        (["--model", "unet", "--hidden", "4"], "--hidden is for --model mlp, "),
+        (["--model", "transformer", "--data-dir", "x"], "--data-dir is for --data mnist or cifar10"),
         (["--model", "gpt", "--schedule", "constant"], "--schedule is not for --model gpt"),
         (["--model", "mlp", "--weights", "nowhere"], "nowhere: No such file"),
     ],
@@ -207,16 +308,15 @@ def small(folder):
     return lambda where: load_cifar10(where, 2, download=False)
 
 
-# Models of which a smaller one is in the same test.
-LIKE_OTHERS = {"resnet32", "resnet56", "resnet34", "resnet50", "alexnet2012", *(f"vgg{n}_bn" for n in (11, 13, 16, 19))}
-LIKE_OTHERS |= {"vgg13", "vgg16", "vgg19"}
+# Models of which a smaller one is in the same test, or that take seconds to build.
+LIKE_OTHERS = {"resnet32", "resnet56", "resnet34", "resnet50", "alexnet2012"}
+LIKE_OTHERS |= {f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")}
 # As published.
 PARAMETERS = {
     "ntm": "16,096",
     "resnet20": "269,722",
     "alexnet-cifar": "2,472,266",
     "alexnet": "61,100,840",
-    "vgg11": "132,863,336",
     "resnet18": "11,689,512",
     "mobilenet_v2": "3,504,872",
 }
@@ -226,6 +326,8 @@ OF_IMAGENET = [name for name, recipe in RECIPES.items() if isinstance(recipe, im
 def test_the_architectures_of_imagenet_are_all_there():
     vgg = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
     assert ["alexnet", "alexnet2012", *vgg, "resnet18", "resnet34", "resnet50", "mobilenet_v2"] == OF_IMAGENET
+    made = {name: RECIPES[name].make for name in vgg}
+    assert {f"vgg{each.args[0]}{'_bn' * each.keywords['batch_norm']}": each for each in made.values()} == made
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2"])
