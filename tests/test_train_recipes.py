@@ -196,6 +196,29 @@ def test_the_metric_of_whole_sequences_is_what_is_written():
     assert whole_sequences(model.eval().forward(src, tgt), y, ignore_index=0) == pytest.approx(right)
 
 
+@pytest.mark.parametrize("model", ["makemore", "makemore-wavenet"])
+def test_the_recipes_of_names(here, capsys, model):
+    (here / "words.txt").write_text("\n".join(f"{a}{b}{a}" for a in "abcd" for b in "xyzuvw"))
+    command = ["train", "--model", model, "--data", "words.txt", "--epochs", "8", "--hidden", "16", "--batch-size", "9"]
+    assert run(*command, "--out", "run") == 0
+    printed = capsys.readouterr().out
+    assert "words.txt: the next of 11 characters, after " in printed and "76 to learn from" in printed
+    config, history = json.loads((here / "run/config.json").read_text()), History.read(here / "run/history.jsonl")
+    assert (config["optimizer"], config["momentum"], config["characters"]) == ("sgd", 0.0, ".abcduvwxyz")
+    last = printed.split("nats a character: ")[1].split("\n")[0]
+    assert f"validation {history['val_loss'][-1]:.4f}, test {history['test_loss'][-1]:.4f}" in last
+    assert float(last.split()[1].rstrip(",")) < 1.8 < history["loss"][0] - 0.3
+    assert f"perplexity {history['val_perplexity'][-1]:.3f}" in last
+    blocks = (here / "run/samples.txt").read_text().split("---------- epoch ")[1:]
+    assert [block.split("\n")[0] for block in blocks] == [*"12345678"]
+    names = blocks[-1].rstrip("\n").split("\n")[1:]
+    assert len(names) == 20 and set("".join(names)) <= set("abcduvwxyz")
+    assert f"made up: {', '.join(names[:8])}" in printed
+    # the momentum of the default is not an error beside another optimizer
+    assert run(*command, "--optimizer", "adam", "--lr", "0.01", "--out", "other", "--quiet") == 0
+    assert "made up" not in capsys.readouterr().out
+
+
 def test_the_metrics_of_sequences():
     _, y = CopyTask(2).draw(0, 3, 4)
     scores = np.where(y > 0.5, 3.0, -3.0)
@@ -263,12 +286,18 @@ def test_weights_to_begin_with(here, capsys):
         (["--model", "captioning", "--data", "cifar10"], "not for captioning (which takes digits, mnist)"),
         (["--model", "unet", "--hidden", "4"], "--hidden is for --model mlp, "),
         (["--model", "transformer", "--data-dir", "x"], "--data-dir is for --data mnist or cifar10"),
+        (["--model", "makemore"], "learns from a list of words, one a line: give its file, --data FILE.txt"),
+        (["--model", "makemore", "--data", "nowhere.txt"], "nowhere.txt: there is no such file"),
+        (["--model", "makemore", "--hidden", "4,5", "--data", "words.txt"], "--hidden of makemore is one size"),
+        (["--model", "makemore", "--data", "two.txt"], "two.txt: expected at least 10 names, one a line, got 2"),
         (["--model", "gpt", "--schedule", "constant"], "--schedule is not for --model gpt"),
         (["--model", "mlp", "--weights", "nowhere"], "nowhere: No such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_does_not_go_together(here, capsys, arguments, words):
+    (here / "two.txt").write_text("anna\notto\n")
+    (here / "words.txt").write_text("anna\n" * 10)
     assert run("train", *arguments, "--epochs", "1") == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

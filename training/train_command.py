@@ -64,7 +64,9 @@ EXAMPLES = """examples:
   backhand train --data mnist --data-dir DIR --model lenet --epochs 2
   backhand train --model mlp --hidden 256,128 --dropout 0.2 --out runs/wide
   backhand train --model ntm --data copy             the Neural Turing Machine, in a minute or two
+  backhand train --model transformer --data sort
   backhand train --model gpt --data shakespeare.txt
+  backhand train --model makemore --data names.txt
   backhand train --model vae --data mnist --data-dir DIR
   backhand train --model resnet20 --data cifar10 --data-dir DIR"""
 
@@ -97,7 +99,8 @@ def complete(options: argparse.Namespace) -> None:
     defaults = {**DEFAULTS, **recipe.defaults_for(options.data)}
     chosen = getattr(options, "optimizer", None) not in (None, defaults["optimizer"])
     if chosen:
-        defaults.pop("weight_decay", None)
+        for name in ("weight_decay", "momentum"):
+            defaults.pop(name, None)
     for name, value in defaults.items():
         if getattr(options, name, value) is None:
             setattr(options, name, value)
@@ -109,7 +112,8 @@ def train(options: argparse.Namespace) -> None:
     """Train a model on its data and leave a run folder behind."""
     complete(options)
     if options.data is None:
-        raise CommandError(f"the model {options.model} learns from a text: give its file, --data FILE.txt")
+        what = RECIPES[options.model].file
+        raise CommandError(f"the model {options.model} learns from {what}: give its file, --data FILE.txt")
     folder, created = _run_folder(options)
     report = None
     try:
@@ -253,7 +257,7 @@ def lists() -> str:
     about = (
         {k: v[1] for k, v in [*IMAGES.items(), *TASKS.items()]}
         | ANSWERS
-        | {f"{FILE}.txt": "a text to learn to write from"}
+        | {f"{FILE}.txt": "a text to learn to write from, or a list of names"}
     )
     return "\n".join([*lines, *(f"  {name:<21}{what}" for name, what in about.items())])
 
@@ -272,7 +276,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--batch-size", type=at_least(1), help=_default("samples in each step", "batch_size"))
     how.add_argument("--optimizer", choices=OPTIMIZERS, help=_default(", ".join(OPTIMIZERS), "optimizer"))
     how.add_argument("--lr", type=positive, help=_default("learning rate", "lr"))
-    how.add_argument("--momentum", type=between(0, 1), help="of sgd (0.9)")
+    how.add_argument("--momentum", type=between(0, 1), help="of sgd (0.9; makemore: 0)")
     how.add_argument("--weight-decay", type=not_negative, help="(0; 0.01 in adamw)")
     how.add_argument("--schedule", choices=("cosine", "constant"), help=_default("of the rate", "schedule"))
     how.add_argument(

@@ -75,6 +75,7 @@ class Recipe:
 
     about : a line for --help
     data : the names of the data it takes, the default first; FILE stands for any file
+    file : what that file is
     defaults : of the options, where they are not DEFAULTS
     takes : the options that are for some models only, and that it understands
     ignores : the options for all models that it has no use for
@@ -82,6 +83,7 @@ class Recipe:
 
     about = ""
     data: tuple[str, ...] = tuple(IMAGES)
+    file = "a text"
     defaults: Mapping[str, Any] = {}
     takes: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
