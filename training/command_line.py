@@ -53,8 +53,6 @@ def _complain(command: str, problem: object, status: int) -> int:
 def show_summary(options: argparse.Namespace) -> None:
     """Print the layer table of a model."""
     recipe = RECIPES[options.model]
-    if options.data is None and options.model == "lenet":
-        options.data = "mnist"
     options.seed, options.published = 0, options.data is None
     train_command.complete(options)
     print(summary(recipe.build(options), recipe.example(options), params=options.params))

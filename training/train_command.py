@@ -61,7 +61,7 @@ reconstructions.png, views.png, segments.png, captions.png, memory.png or answer
 drawn anew after each epoch."""
 EXAMPLES = """examples:
   backhand train                                     the bundled digits, in seconds
-  backhand train --data mnist --data-dir DIR --model lenet --epochs 2
+  backhand train --model lenet --epochs 2            MNIST, fetched or in data/mnist (or --data-dir DIR)
   backhand train --model mlp --hidden 256,128 --dropout 0.2 --out runs/wide
   backhand train --model ntm --data copy             the Neural Turing Machine, in a minute or two
   backhand train --model transformer --data sort

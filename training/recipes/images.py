@@ -15,7 +15,6 @@ from backhand.layers import Layer
 from backhand.layers.parameter import Array
 from backhand.losses import CrossEntropyLoss
 from backhand.training.batches import as_batches
-from backhand.training.option_types import CommandError
 from backhand.training.recipes.base import IMAGES, Plan, Recipe, load_images, samples_of, shape_of
 
 
@@ -32,11 +31,6 @@ def build_model(
     if name == "mlp":
         return models.MLP(int(np.prod(shape)), *(hidden or (128,)), classes, dropout=dropout or 0.0, rng=seed)
     if name == "lenet":
-        if shape[1:] not in ((28, 28), (32, 32)):
-            raise CommandError(
-                f"the model lenet takes images of 28x28 or 32x32 and these are {height}x{width}; "
-                "use --model mlp or convnet"
-            )
         return models.LeNet5(classes, channels, height, rng=seed)
     if name == "alexnet-cifar":
         return models.CifarAlexNet(classes, rng=seed)
@@ -216,7 +210,7 @@ RESIDUAL: dict[str, Any] = {
 }
 RECIPES: dict[str, Recipe] = {
     "mlp": Classifier("mlp", "fully connected layers (--hidden, --dropout)", takes=("hidden", "dropout")),
-    "lenet": Classifier("lenet", "LeNet-5, for 28x28 or 32x32 images"),
+    "lenet": Classifier("lenet", "LeNet-5, for 28x28 or 32x32 images", ("mnist", "cifar10")),
     "convnet": Classifier("convnet", "three blocks of convolution, batch norm, ReLU and pooling"),
     "alexnet-cifar": Classifier(
         "alexnet-cifar",
