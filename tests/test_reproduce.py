@@ -50,6 +50,19 @@ def test_damaged_data_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
         assert stop.value.code == 2 and error.count("\n") == 1 and str(tmp_path / file) in error
 
 
+@pytest.mark.parametrize("name", ["char_lstm", "min_char_rnn", "nanogpt"])
+def test_a_text_too_short_for_one_batch_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, name):
+    path = tmp_path / "tinyshakespeare.txt"
+    path.write_text("too short")
+    script = importlib.import_module(f"benchmarks.reproduce.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--data-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"{path}: tokens: expected at least ") and "for one batch" in error
+
+
 def test_as_a_command(tmp_path):
     command = [sys.executable, "-m", "benchmarks.reproduce.vae", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -61,9 +61,9 @@ def found(folder: Path, name: str) -> Path:
 
 
 def loaded(load: Callable[..., Any], folder: Path, name: str, *arguments: Any, **options: Any) -> Any:
-    """What `load` reads from the file in the folder; where it cannot, say why, and end with status 2."""
+    """What `load` makes of the file in the folder; where it cannot, say why, and end with status 2."""
     path = found(folder, name)
     try:
         return load(path, *arguments, **options)
     except DataError as problem:
-        stop(problem)
+        stop(problem if str(path) in str(problem) else f"{path}: {problem}")

@@ -6,17 +6,22 @@ Published: step 2000, train 1.7648, validation 1.8857.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from backhand.datasets import RandomBlocks, load_text
-from backhand.training.text_runs import gpt
+from backhand.training.text_runs import TextRun, gpt
 from benchmarks.reproduce.files import loaded, options
 
 
 def main() -> None:
     """Train, measure as published on 20 batches and then on 500, and write."""
     asked = options("nanogpt", __doc__, steps=2000)
-    text = loaded(load_text, asked.data_dir, "tinyshakespeare.txt", 0.1)
-    run = gpt(text, steps=asked.steps, seed=asked.seed)
+
+    def made(path: Path) -> TextRun:
+        return gpt(load_text(path, 0.1), steps=asked.steps, seed=asked.seed)
+
+    run: TextRun = loaded(made, asked.data_dir, "tinyshakespeare.txt")
+    text = run.text
     print(f"{text!r}, {sum(p.size for p in run.model.parameters()):,} parameters")
     since = time.perf_counter()
     trainer = run.fit()
