@@ -14,6 +14,7 @@ from backhand.models import VAE, CaptionRNN, Seq2SeqTransformer, Sequential
 from backhand.training import (
     Adam,
     History,
+    RMSprop,
     Trainer,
     bits_per_sequence,
     intersection_over_union,
@@ -262,6 +263,38 @@ def test_weights_to_begin_with(here, capsys):
     assert run(*first, "--weights", "other.safetensors", "--out", "three") == 2
     assert "nothing in it is for the model mlp" in capsys.readouterr().err
     assert not (here / "three").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimizer", "names"),
+    [
+        (["mlp"], Adam, ["model"]),
+        (["char-gru", "--data", "rhyme.txt", "--batch-size", "4"], RMSprop, ["model"]),
+        (["ddpm", "--width", "8"], Adam, ["model", "average"]),
+        (["gan", "--width", "4"], Adam, ["generator", "discriminator"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_interrupt_in_the_first_epoch_keeps_the_weights(here, capsys, monkeypatch, arguments, optimizer, names):
+    (here / "rhyme.txt").write_text("the cat sat on the mat and that was that\n" * 60)
+    step, kept = optimizer.step, []
+
+    def until_then(self, *values):
+        step(self, *values)
+        kept.append([p.data.copy() for group in self.param_groups for p in group["params"]])
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(optimizer, "step", until_then)
+    assert run("train", "--model", *arguments, "--out", "run") == 130
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{names[0]}.safetensors" in error
+    assert f"the weights of the {' and the '.join(names)} are those at the interrupt" in error
+    assert {path.stem for path in (here / "run").glob("*.safetensors")} == set(names)
+    on_disk = [array for array in load_file(here / f"run/{names[0]}.safetensors").values() if array.ndim > 1]
+    last = {array.tobytes() for array in kept[-1]}
+    assert on_disk and all(array.tobytes() in last for array in on_disk)
+    assert (here / "run/config.json").exists()
 
 
 @pytest.mark.parametrize(

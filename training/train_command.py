@@ -142,9 +142,10 @@ def train(options: argparse.Namespace) -> None:
     try:
         lines = plan.fit(folder, not options.quiet) if plan.fit else _fit(plan, options, folder)
     except KeyboardInterrupt:
-        weights = any(folder.glob("*.safetensors"))
-        later = "" if weights else " (the weights are written at the end of every epoch, and none was over)"
-        raise KeyboardInterrupt(_holds(folder) + later) from None
+        for name, network in plan.networks.items():
+            save_weights(network, folder / f"{name}.safetensors")
+        kept = " and the ".join(plan.networks)
+        raise KeyboardInterrupt(f"{_holds(folder)}; the weights of the {kept} are those at the interrupt") from None
     print("\n".join(lines))
     say(_holds(folder))
 
@@ -166,6 +167,7 @@ def _fit(plan: Plan, options: argparse.Namespace, folder: Path) -> list[str]:
     average = None
     if plan.average is not None:
         average = ExponentialMovingAverage(plan.model, plan.average, warm_up=True)
+        plan.networks["average"] = average.module
     drawing = plan.model if average is None else average.module
     assert plan.loss is not None
 

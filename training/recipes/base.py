@@ -50,6 +50,7 @@ class Plan:
     perplexity : whether the history gets val_perplexity too, exp(val_loss), after each epoch
     report : from what the test gave, the lines that end the run; it may draw too
     fit : instead of a Trainer, (options, folder, say) -> history
+    networks : name -> the network whose weights an interrupt leaves in NAME.safetensors; the model, if nothing is said
     extra : what config.json says beside the options
     """
 
@@ -67,7 +68,11 @@ class Plan:
     perplexity: bool = False
     report: Callable[[Path, Layer, dict[str, float]], list[str]] | None = None
     fit: Callable[..., Any] | None = None
+    networks: dict[str, Layer] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.networks = self.networks or {"model": self.model}
 
 
 class Recipe:

@@ -201,6 +201,7 @@ class Adversarial(Unlabelled):
         splits = load_images(options)
         x = 2 * splits.train.x - 1
         plan = Plan(generator, None, None, samples_of(splits, options.data))
+        plan.networks = {"generator": generator, "discriminator": critic}
 
         def fit(folder: Path, progress: bool) -> Any:
             trainer = AdversarialTrainer(
