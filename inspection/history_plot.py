@@ -326,12 +326,12 @@ def _finish(ax: Axes, drawn: list[_Curve], names: list[str], several: bool) -> N
     """Labels where there are none, whole epochs as ticks, and a legend of all that is drawn."""
     if not any(len(curve.x) for curve in drawn):
         ax.text(0.5, 0.5, "nothing recorded yet", transform=ax.transAxes, ha="center", color=style.NEUTRAL)
-    elif several:  # here the legend names the runs; what the two kinds of line mean, it says once
+    elif several and any(curve.validation for curve in drawn):
+        # here the legend names the runs; what the two kinds of line mean, it says once
         grey: dict[str, Any] = {"color": style.NEUTRAL, "marker": "o", "markersize": 5}
         if any(not curve.validation for curve in drawn):
             ax.plot([], [], linestyle="-", label="train", **grey)
-        if any(curve.validation for curve in drawn):
-            ax.plot([], [], linestyle="--", markerfacecolor="white", label="validation", **grey)
+        ax.plot([], [], linestyle="--", markerfacecolor="white", label="validation", **grey)
     if not ax.get_xlabel():
         from matplotlib.ticker import MaxNLocator
 

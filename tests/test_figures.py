@@ -159,8 +159,11 @@ def test_several_runs_share_a_panel(ax):
 
 def test_a_panel_of_two_metrics(ax):
     plot_history({"loss": [1.0], "accuracy": [0.5]}, metrics=["loss", "accuracy"], ax=ax)
-    assert texts(ax) == ["loss", "accuracy", "train"]
+    assert texts(ax) == ["loss", "accuracy"]  # no other kind of line to tell these from
     assert ax.get_ylabel() == "loss, accuracy"
+    ax.clear()
+    plot_history({"loss": [1.0], "val_loss": [1.5], "accuracy": [0.5]}, metrics=["loss", "accuracy"], best=None, ax=ax)
+    assert texts(ax) == ["loss", "accuracy", "train", "validation"]
 
 
 def test_wrong_arguments_are_refused_before_a_figure_exists():
