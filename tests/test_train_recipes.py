@@ -419,6 +419,8 @@ def test_pictures_are_enlarged_for_alexnet(here, photographs, capsys, monkeypatc
     monkeypatch.setattr(RECIPES["alexnet"], "make", small_net)
     command = ["train", "--model", "alexnet", "--epochs", "2", "--batch-size", "4", "--data-dir", photographs]
     assert run(*command, "--dropout", "0.25", "--out", "run", *augment) == 0
+    config = json.loads((here / "run/config.json").read_text())
+    assert (config["optimizer"], config["lr"], config["dropout"]) == ("adam", 1e-4, 0.25)
     assert "8 to test; every picture enlarged to 64x64" in capsys.readouterr().out
     assert [len(x) for x in shown] == [4, 2, 2] * 2 + [4, 4]  # training and validation twice, and the test
     assert all(x.shape[1:] == (3, 64, 64) for x in shown)
