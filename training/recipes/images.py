@@ -177,7 +177,7 @@ def _of_imagenet() -> dict[str, Recipe]:
         make = functools.partial(models.VGG, depth)
         add(f"vgg{depth}", f"{about} (--dropout)", functools.partial(make, batch_norm=False), own, **plain)
         about += ", batch normalisation (--dropout)"
-        add(f"vgg{depth}_bn", about, functools.partial(make, batch_norm=True), own, lr=0.05)
+        add(f"vgg{depth}_bn", about, functools.partial(make, batch_norm=True), own, lr=0.01)
     for depth in (18, 34, 50):
         about = f"a residual network of {depth} layers, that of ImageNet"
         add(f"resnet{depth}", about, functools.partial(models.ResNet, depth))
