@@ -218,6 +218,9 @@ def test_the_recipes_of_names(here, capsys, model):
     # the momentum of the default is not an error beside another optimizer
     assert run(*command, "--optimizer", "adam", "--lr", "0.01", "--out", "other", "--quiet") == 0
     assert "made up" not in capsys.readouterr().out
+    # nor is its rate that of another optimizer
+    assert run(*command, "--optimizer", "adam", "--epochs", "1", "--out", "third", "--quiet") == 0
+    assert json.loads((here / "third/config.json").read_text())["lr"] == 0.003
 
 
 def test_the_metrics_of_sequences():

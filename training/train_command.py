@@ -51,6 +51,7 @@ OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "adagrad": optimizers.Adagrad,
     "graves": optimizers.GravesRMSprop,
 }
+RATES = {"sgd": 0.05, "graves": 1e-4}  # where another optimizer than the recipe's is asked for, and no rate
 # Options that are for some models only.
 OWN = ("hidden", "dropout", "controller", "heads", "width", "no_augment")
 
@@ -101,6 +102,7 @@ def complete(options: argparse.Namespace) -> None:
     if chosen:
         for name in ("weight_decay", "momentum"):
             defaults.pop(name, None)
+        defaults["lr"] = RATES.get(options.optimizer, DEFAULTS["lr"])  # the recipe's is for its own optimizer
     for name, value in defaults.items():
         if getattr(options, name, value) is None:
             setattr(options, name, value)
@@ -277,7 +279,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--epochs", type=at_least(1), help=_default("passes over the training data", "epochs"))
     how.add_argument("--batch-size", type=at_least(1), help=_default("samples in each step", "batch_size"))
     how.add_argument("--optimizer", choices=OPTIMIZERS, help=_default(", ".join(OPTIMIZERS), "optimizer"))
-    how.add_argument("--lr", type=positive, help=_default("learning rate", "lr"))
+    how.add_argument(
+        "--lr",
+        type=positive,
+        help=_default("learning rate; of another optimizer than the model's own: sgd 0.05, graves 0.0001", "lr"),
+    )
     how.add_argument("--momentum", type=between(0, 1), help="of sgd (0.9; makemore: 0)")
     how.add_argument("--weight-decay", type=not_negative, help="(0; 0.01 in adamw)")
     how.add_argument("--schedule", choices=("cosine", "constant"), help=_default("of the rate", "schedule"))
