@@ -40,6 +40,9 @@ def main() -> None:
         draw(ax, task, [run for run in runs if run["task"] == task])
     for ax in panels[len(tasks) :]:
         ax.set_axis_off()
+    labels = {label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    named = [name for name in NAMES.values() if name in labels]
+    figure.legend([labels[name] for name in named], named, loc="outside lower center", ncols=3, frameon=False)
     style.save_png(figure, asked.picture)
 
 
@@ -63,7 +66,6 @@ def draw(ax: Any, task: str, runs: list[dict[str, Any]]) -> None:
     ax.axhline(chance, color=style.NEUTRAL, lw=0.8, ls="--")
     ax.annotate("guessing", (0.99, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
     ax.set(title=task, xlabel="thousand sequences", ylabel="bits per sequence")
-    ax.legend(fontsize=7, frameon=False)
 
 
 if __name__ == "__main__":
