@@ -74,7 +74,7 @@ class InverseNorms(Layer):
         x = self.input(x)
         if x.ndim == 0:
             self.reject("x of shape (..., M)", x.shape)
-        q = np.asarray(1 / _norms(x, self.eps))
+        q = np.asarray(np.reciprocal(_norms(x, self.eps)))
         self.save(x, q, out=q)
         return q
 
