@@ -165,10 +165,7 @@ class Layer:
             return None
         if dout is None:
             return np.zeros(shape, dtype)
-        try:
-            array = np.asarray(dout)
-        except ValueError:
-            self.reject(f"dout of shape {shape}, the shape of its output", _describe(dout))
+        array = self.native(dout, f"dout of shape {shape}, the shape of its output")
         if array.shape != shape or type(dout) is tuple:
             self.reject(f"dout of shape {shape}, the shape of its output", _describe(dout))
         if array.dtype.kind not in "fiub":
@@ -200,10 +197,7 @@ class Layer:
 
         A Python int is a number like 3.0; integer arrays are left as they are: labels, indices, pixels.
         """
-        try:
-            array = np.asarray(float(x) if type(x) is int else x)
-        except ValueError:
-            self.reject("an array of numbers", _describe(x))
+        array = self.native(float(x) if type(x) is int else x, "an array of numbers")
         if array.dtype.kind not in "fiub":
             self.reject("an array of numbers", f"dtype {array.dtype} ({_describe(x)})")
         if array.size == 0:
@@ -212,12 +206,28 @@ class Layer:
 
     def input(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32)."""
-        if type(x) is np.ndarray and x.size and (x.dtype == dtype or (dtype is None and x.dtype.kind == "f")):
-            return x
+        if type(x) is np.ndarray and x.size:
+            own = x.dtype
+            if own == dtype or (dtype is None and own.kind == "f" and own.isnative):
+                return x
         array = self.array(x)
         if dtype is None:
             dtype = array.dtype if array.dtype.kind == "f" else np.float32
         return array.astype(dtype, copy=False)
+
+    def native(self, x: Any, expected: str) -> Array:
+        """x as an array of whatever it holds, in this machine's byte order; LayerError where it is none.
+
+        expected : what the error says that x should be. A masked array is refused: its mask would be lost.
+        """
+        if isinstance(x, np.ma.MaskedArray):
+            hint = "give x.filled(...), or the rows that count"
+            self.reject(expected, "a masked array, whose mask would be lost", hint)
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            self.reject(expected, f"{_describe(x)} with rows of different lengths")
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
     def reject(self, expected: str, got: object, hint: str = "") -> NoReturn:
         """Raise the one error of this project: which layer, what it expected, what it got."""
@@ -327,7 +337,7 @@ class Layer:
 
     def astype(self: L, dtype: DTypeLike) -> L:
         """Turn every parameter, gradient and float buffer into `dtype`, in place; returns the layer itself."""
-        kind = np.dtype(dtype)
+        kind = np.dtype(dtype).newbyteorder("=")
         if kind.kind != "f":
             self.reject("a float dtype", kind)
         for parameter in self.parameters():

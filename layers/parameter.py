@@ -25,7 +25,8 @@ class Parameter:
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         array = np.array(data)
-        self.data: Array = array if array.dtype.kind == "f" else array.astype(np.float32)
+        dtype = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.dtype(np.float32)
+        self.data: Array = array.astype(dtype, copy=False)
         self.grad = np.zeros(self.data.shape, self.data.dtype)
         self.requires_grad = requires_grad
 
@@ -95,7 +96,7 @@ def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtyp
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype, if weights can have it: integers would all become 0."""
-    kind = np.dtype(dtype)
+    kind = np.dtype(dtype).newbyteorder("=")
     if kind.kind != "f":
         raise ValueError(f"expected a float dtype, got {kind}")
     return kind

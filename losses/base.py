@@ -81,10 +81,7 @@ class Loss(Layer):
 
     def anything(self, name: str, value: Any) -> Array:
         """`value` as an array of whatever it holds: labels are checked against x, not here."""
-        try:
-            return np.asarray(value)
-        except ValueError:
-            self.reject(f"{name} as an array", "rows of different lengths")
+        return self.native(value, f"{name} as an array")
 
     def pair(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
         """Input and target as two float arrays of one shape and dtype, or the error that names both shapes."""
@@ -164,7 +161,8 @@ def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:
     array = np.array(value)
     if array.dtype.kind not in "fiu" or array.size == 0:
         refuse(loss, f"{name} to be numbers", value)
-    return array if isinstance(value, np.ndarray) and array.dtype.kind == "f" else array.astype(np.float32)
+    kept = isinstance(value, np.ndarray) and array.dtype.kind == "f"
+    return array.astype(array.dtype.newbyteorder("=") if kept else np.float32, copy=False)
 
 
 def weight_for(loss: Loss, name: str, x: Array) -> Array:

@@ -199,7 +199,7 @@ OK = (np.zeros((3, 4)), np.array([0, 1, 2]))
         (OK[0], [[0], [1], [2]], r"expected integer labels .*, got int64 of shape \(3, 1\)"),
         (OK[0], np.eye(3, 4, dtype=int), r"expected integer labels of shape \(3,\).*, got int64 of shape \(3, 4\)"),
         (OK[0], np.zeros((4, 3)), r"expected integer labels .*, got float64 of shape \(4, 3\)"),
-        (OK[0], [[0], [1, 2]], "expected target as an array, got rows of different lengths"),
+        (OK[0], [[0], [1, 2]], "expected target as an array, got a list of . with rows of different lengths"),
         (OK[0], None, r"expected integer labels .*, got object"),
         (OK[0], ["a", "b", "c"], "expected integer labels"),
         (np.zeros((0, 4)), np.zeros(0, int), "expected at least one sample"),
