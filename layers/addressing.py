@@ -99,7 +99,7 @@ class ContentAddressing(Layer):
     """
 
     def forward(self, key: ArrayLike, strength: ArrayLike, memory: ArrayLike, q: ArrayLike) -> Array:
-        key, strength, memory, q = self.input(key), self.input(strength), self.input(memory), self.input(q)
+        key, strength, memory, q = self.inputs(key, strength, memory, q)
         if key.ndim != 3 or memory.ndim != 3 or key.shape[::2] != memory.shape[::2]:
             self.reject("key (B, H, M) and memory (B, N, M)", f"{key.shape} and {memory.shape}")
         if strength.shape != (*key.shape[:2], 1) or q.shape != memory.shape[:2]:
@@ -143,7 +143,7 @@ class Interpolation(Layer):
     """
 
     def forward(self, gate: ArrayLike, content: ArrayLike, last: ArrayLike) -> Array:
-        gate, content, last = self.input(gate), self.input(content), self.input(last)
+        gate, content, last = self.inputs(gate, content, last)
         if content.shape != last.shape or gate.shape != (*content.shape[:-1], 1):
             self.reject("gate (B, H, 1), content and last (B, H, N)", f"{gate.shape}, {content.shape}, {last.shape}")
         w, kept = self.apply(gate, content, last)
@@ -178,7 +178,7 @@ class CircularShift(Layer):
     """
 
     def forward(self, w: ArrayLike, shift: ArrayLike) -> Array:
-        w, shift = self.input(w), self.input(shift)
+        w, shift = self.inputs(w, shift)
         if w.ndim != 3 or shift.ndim != 3 or shift.shape[:2] != w.shape[:2] or shift.shape[2] % 2 == 0:
             self.reject("w (B, H, N) and shift (B, H, 2k + 1)", f"{w.shape} and {shift.shape}")
         y, kept = self.apply(w, shift)
@@ -219,7 +219,7 @@ class Sharpening(Layer):
         self.floor = positive(self, "floor", floor)
 
     def forward(self, w: ArrayLike, gamma: ArrayLike) -> Array:
-        w, gamma = self.input(w), self.input(gamma)
+        w, gamma = self.inputs(w, gamma)
         if gamma.shape != (*w.shape[:-1], 1):
             self.reject("w (B, H, N) and gamma (B, H, 1)", f"{w.shape} and {gamma.shape}")
         y, kept = self.apply(w, gamma, self.floor)
@@ -271,7 +271,7 @@ class Addressing(Layer):
         memory: ArrayLike,
         q: ArrayLike,
     ) -> Array:
-        given = [self.input(x) for x in (key, strength, gate, shift, gamma, last, memory, q)]
+        given = self.inputs(key, strength, gate, shift, gamma, last, memory, q)
         self._check([x.shape for x in given])
         key, strength, gate, shift, gamma, last, memory, q = given
         # the four, without what each would check and save by itself: an NTM makes this call twice in every step

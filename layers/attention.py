@@ -65,7 +65,7 @@ class ScaledDotProductAttention(Layer):
         attn_mask: ArrayLike | None = None,
         nothing: float = 0.0,
     ) -> Array:
-        q, k, v = (self.input(x) for x in (query, key, value))
+        q, k, v = self.inputs(query, key, value)
         k, v = (x.astype(q.dtype, copy=False) for x in (k, v))
         shapes = (q.shape, k.shape, v.shape)
         repeats = self._checked(*shapes)

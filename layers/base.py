@@ -7,23 +7,17 @@ the gradient by the input (the downstream).
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import constructor_arguments
-from backhand.layers.parameter import Array, Parameter
+from backhand.layers.guard import HALF, guard_backward, guard_forward, signature
+from backhand.layers.parameter import Array, Parameter, clock
 
 L = TypeVar("L", bound="Layer")
-F = TypeVar("F", bound=Callable[..., Any])
-
-# Every saved entry carries the tick at which it was saved, so a forward that fails half-way through a
-# container can be taken back: whatever is younger than its first tick goes.
-_clock = itertools.count()
 
 
 class LayerError(ValueError):
@@ -50,30 +44,11 @@ class IncompatibleKeys(NamedTuple):
 
 
 # What stands on the stack: the tick, the values, and the signature of the output. That is (shape, dtype), or a list
-# (of lists ...) of these where the output is a tuple, or None. A plain tuple, for it is made in every call.
-_Saved = tuple[int, tuple[Any, ...], Any]
-
-
-def all_or_nothing(forward: F) -> F:
-    """Wrap a forward that calls other layers: when it fails, no layer keeps anything that it saved on the way.
-
-    The error also learns where in the container the layer stands that raised it. (What the layers before it learned
-    of the batch, a BatchNorm's running statistics, stays learned, as in torch.)
-    """
-
-    @functools.wraps(forward)
-    def guarded(self: Layer, *inputs: Any, **options: Any) -> Any:
-        start = next(_clock)
-        try:
-            return forward(self, *inputs, **options)
-        except BaseException as error:
-            for name, layer in self.named_modules():
-                layer.forget(start)
-                if isinstance(error, LayerError) and layer is error.layer:
-                    error.where = name
-            raise
-
-    return guarded  # type: ignore[return-value]
+# (of lists ...) of these where the output is a tuple, or None. A plain tuple, for it is made in every call. The guard
+# adds a fourth where the output was made float16.
+_Saved = tuple[Any, ...]
+# What belongs to the forwards that wait for their backward, not to the layer.
+_PASSING = frozenset(("_stack", "_first", "_half", "_halves", "_warned"))
 
 
 class Layer:
@@ -103,6 +78,17 @@ class Layer:
     input_requires_grad: bool = True
     buffer_names: tuple[str, ...] = ()
     _stack: list[_Saved] | None = None
+    _first: Any = None  # an inner layer, see layers/guard.py
+    _half: bool = False
+    _halves: bool = False
+    _warned: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Put the guard around the two methods of the class (layers/guard.py)."""
+        super().__init_subclass__(**options)
+        for name, guard in (("forward", guard_forward), ("backward", guard_backward)):
+            if name in vars(cls):
+                setattr(cls, name, guard(vars(cls)[name]))
 
     # ------------------------------------------------------------------ the two methods
 
@@ -114,9 +100,8 @@ class Layer:
         """dx from dout; adds to the gradient of every parameter."""
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
-    @all_or_nothing
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """The same as `forward`; a composite that fails half-way leaves nothing saved behind."""
+        """The same as `forward`."""
         return self.forward(*inputs, **options)
 
     # ------------------------------------------------------------------ the cache
@@ -125,11 +110,11 @@ class Layer:
         """Push what backward will need; `out` is the output (or the tuple of them), whose shape dout must have."""
         if self.caching:
             if out is not None:
-                out = (out.shape, out.dtype) if type(out) is not tuple else _signature(out)
+                out = (out.shape, out.dtype) if type(out) is not tuple else signature(out)
             stack = self._stack
             if stack is None:
                 stack = self._stack = []
-            stack.append((next(_clock), values, out))
+            stack.append((next(clock), values, out))
 
     def saved(self) -> tuple[Any, ...]:
         """Pop what the last forward saved that has not been undone yet."""
@@ -190,6 +175,11 @@ class Layer:
         while stack and stack[-1][0] >= since:
             stack.pop()
 
+    def forget_before(self, tick: int) -> None:
+        """Drop what this layer (not its inner layers) saved before this tick."""
+        if self._stack and self._stack[0][0] < tick:
+            self._stack[:] = [entry for entry in self._stack if entry[0] >= tick]
+
     # ------------------------------------------------------------------ checking what comes in
 
     def array(self, x: Any) -> Array:
@@ -205,21 +195,37 @@ class Layer:
         return array
 
     def input(self, x: Any, dtype: DTypeLike | None = None) -> Array:
-        """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32)."""
+        """x as a float array: of `dtype` where the layer has parameters, else of its own (integers: float32).
+
+        float16 comes as float32, so that the layer computes in float32; what it returns is then made float16.
+        """
         if type(x) is np.ndarray and x.size:
             own = x.dtype
-            if own == dtype or (dtype is None and own.kind == "f" and own.isnative):
+            if (own == dtype or (dtype is None and own.kind == "f" and own.isnative)) and own is not HALF:
                 return x
         array = self.array(x)
         if dtype is None:
             dtype = array.dtype if array.dtype.kind == "f" else np.float32
-        return array.astype(dtype, copy=False)
+        if dtype != HALF:
+            return array.astype(dtype, copy=False)
+        self._half = True
+        with np.errstate(over="ignore"):
+            return array.astype(HALF, copy=False).astype(np.float32)
+
+    def inputs(self, *xs: Any) -> list[Array]:
+        """Several inputs of one kind, each as `input` has it; the output is float16 only where all of them are."""
+        arrays = [self.input(x) for x in xs]
+        if self._half and any(getattr(x, "dtype", None) != HALF for x in xs):
+            del self._half
+        return arrays
 
     def native(self, x: Any, expected: str) -> Array:
         """x as an array of whatever it holds, in this machine's byte order; LayerError where it is none.
 
         expected : what the error says that x should be. A masked array is refused: its mask would be lost.
         """
+        if type(x) is np.ndarray and x.dtype.isnative:
+            return x
         if isinstance(x, np.ma.MaskedArray):
             hint = "give x.filled(...), or the rows that count"
             self.reject(expected, "a masked array, whose mask would be lost", hint)
@@ -390,7 +396,7 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         # what a forward saved for its backward is of this moment: it is not copied, and not pickled
-        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+        return {name: value for name, value in self.__dict__.items() if name not in _PASSING}
 
     # ------------------------------------------------------------------ how it prints
 
@@ -401,7 +407,7 @@ class Layer:
 def members(owner: Layer, kind: type) -> Iterator[tuple[str, Any]]:
     """(name, object) for the attributes of `owner` that are a `kind`, or hold some in a list, tuple or dict."""
     for name, value in vars(owner).items():
-        if name != "_stack":
+        if name not in _PASSING:
             yield from _inside(name, value, kind)
 
 
@@ -414,10 +420,6 @@ def _inside(name: str, value: Any, kind: type) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _inside(f"{name}.{key}", item, kind)
-
-
-def _signature(out: Any) -> Any:
-    return (out.shape, out.dtype) if type(out) is not tuple else [_signature(y) for y in out]
 
 
 def _describe(x: object) -> str:

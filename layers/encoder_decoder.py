@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.multihead import xavier_bound
 from backhand.layers.normalization import LayerNorm
 from backhand.layers.parameter import Array
@@ -60,7 +60,6 @@ class TransformerEncoder(_Stack):
         self.enable_nested_tensor = enable_nested_tensor
         self.mask_check = mask_check
 
-    @all_or_nothing
     def forward(
         self,
         src: ArrayLike,
@@ -98,7 +97,6 @@ class TransformerDecoder(_Stack):
     def __init__(self, decoder_layer: Layer, num_layers: int, norm: Layer | None = None) -> None:
         super().__init__(decoder_layer, num_layers, norm)
 
-    @all_or_nothing
     def forward(
         self,
         tgt: ArrayLike,
@@ -190,7 +188,6 @@ class Transformer(Layer):
                 bound = xavier_bound(parameter.shape)
                 parameter.data[...] = rng.uniform(-bound, bound, parameter.shape)
 
-    @all_or_nothing
     def forward(
         self,
         src: ArrayLike,

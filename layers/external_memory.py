@@ -25,7 +25,7 @@ class MemoryRead(Layer):
     """
 
     def forward(self, w: ArrayLike, memory: ArrayLike) -> Array:
-        w, memory = self.input(w), self.input(memory)
+        w, memory = self.inputs(w, memory)
         if w.ndim != 3 or memory.ndim != 3 or (w.shape[0], w.shape[2]) != memory.shape[:2]:
             self.reject("w (B, H, N) and memory (B, N, M)", f"{w.shape} and {memory.shape}")
         r = w @ memory
@@ -55,7 +55,7 @@ class MemoryWrite(Layer):
     """
 
     def forward(self, memory: ArrayLike, w: ArrayLike, erase: ArrayLike, add: ArrayLike) -> Array:
-        memory, w, erase, add = (self.input(x) for x in (memory, w, erase, add))
+        memory, w, erase, add = self.inputs(memory, w, erase, add)
         if memory.ndim != 3 or w.ndim != 3 or (w.shape[0], w.shape[2]) != memory.shape[:2]:
             self.reject("memory (B, N, M) and w (B, H, N)", f"{memory.shape} and {w.shape}")
         wanted = (*w.shape[:2], memory.shape[2])

@@ -28,7 +28,7 @@ class Gate(Layer):
         """The inputs as float arrays, or the error that names their shapes."""
         if len(inputs) < least:
             self.reject(f"at least {least} inputs", len(inputs))
-        arrays = [self.input(x) for x in inputs]
+        arrays = self.inputs(*inputs)
         if not broadcast_together(*(x.shape for x in arrays)):
             self.reject("inputs whose shapes broadcast", " and ".join(str(x.shape) for x in arrays))
         return arrays

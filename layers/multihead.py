@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention, additive
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.linear import Linear, rows_of
 from backhand.layers.memory import product
 from backhand.layers.parameter import Array, Parameter, uniform
@@ -97,7 +97,6 @@ class MultiheadAttention(Layer):
             self.out_proj.bias.data[...] = 0
         self.attention_map: Array | None = None
 
-    @all_or_nothing
     def forward(
         self,
         query: ArrayLike,

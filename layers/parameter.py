@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.memory import Array, product
 
-__all__ = ["Array", "Parameter", "float_dtype", "uniform"]
+__all__ = ["Array", "Parameter", "clock", "float_dtype", "last_zeroed", "uniform", "zero_grads"]
+
+# One count for all that happens in an order that matters: what layers save, and when gradients are set to zero.
+clock = itertools.count()
+_last_zeroed = -1
 
 
 class Parameter:
@@ -19,9 +25,10 @@ class Parameter:
     requires_grad : False freezes it: optimizers and clipping leave it alone (its gradient is still computed)
     """
 
-    __slots__ = ("_grad", "_stale", "data", "requires_grad")
+    __slots__ = ("_grad", "_stale", "data", "requires_grad", "zeroed")
     _grad: Array
-    _stale: bool  # the gradient is zero, whatever _grad holds
+    _stale: bool  # the gradient is zero, whatever _grad holds: it is written when somebody asks for it
+    zeroed: int  # when `zero_grad` was last called, by `clock`
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         array = np.array(data)
@@ -29,6 +36,7 @@ class Parameter:
         self.data: Array = array.astype(dtype, copy=False)
         self.grad = np.zeros(self.data.shape, self.data.dtype)
         self.requires_grad = requires_grad
+        self.zeroed = -1
 
     @property
     def grad(self) -> Array:
@@ -45,7 +53,7 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Let `grad` be zero; the zeros are written when somebody next asks for it, or never: see `add_product`."""
-        self._stale = True
+        zero_grads((self,))
 
     def add_product(self, a: Array, b: Array) -> None:
         """`grad += a @ b`, for a and b with two axes and any shape of grad that has as many numbers.
@@ -81,12 +89,31 @@ class Parameter:
         """The dtype that its layer computes in."""
         return self.data.dtype
 
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        # the clock of another process, or of the one that it is a copy of, says nothing about it
+        for name, value in {**state[1], "zeroed": -1}.items():
+            setattr(self, name, value)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return self.data if dtype is None else self.data.astype(dtype)
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"
         return f"Parameter({self.data!r}{frozen})"
+
+
+def zero_grads(parameters: Iterable[Parameter]) -> None:
+    """`zero_grad` of each."""
+    global _last_zeroed
+    tick = _last_zeroed = next(clock)
+    for p in parameters:
+        p._stale = True
+        p.zeroed = tick
+
+
+def last_zeroed() -> int:
+    """When any gradient was last set to zero, by `clock`."""
+    return _last_zeroed
 
 
 def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:

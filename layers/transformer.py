@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import refuse
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import GELU
 from backhand.layers.linear import Linear
@@ -160,7 +160,6 @@ class TransformerEncoderLayer(_TransformerLayer):
 
     blocks = 2
 
-    @all_or_nothing
     def forward(
         self,
         src: ArrayLike,
@@ -200,7 +199,6 @@ class TransformerDecoderLayer(_TransformerLayer):
     multihead_attn: MultiheadAttention
     norm3: LayerNorm
 
-    @all_or_nothing
     def forward(
         self,
         tgt: ArrayLike,

@@ -54,7 +54,8 @@ class Loss(Layer):
 
     def upstream(self, dout: Any = None) -> Array:
         """The gradient by each of the losses: what `reduce` did, backwards. Read-only; None means dL = 1."""
-        _, values, (shape, dtype) = self._top()
+        entry = self._top()
+        values, (shape, dtype) = entry[1], entry[2]
         if dout is None:
             given: float = 1.0
         else:
@@ -86,18 +87,19 @@ class Loss(Layer):
     def pair(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
         """Input and target as two float arrays of one shape and dtype, or the error that names both shapes."""
         x = self.input(x)
-        target = self.input(target)
+        target = self.input(target, x.dtype)
         if x.shape != target.shape:
             self.reject(f"a target of the input's shape {x.shape}", target.shape)
-        return x, target.astype(x.dtype, copy=False)
+        return x, target
 
     def together(self, *inputs: ArrayLike) -> tuple[Array, ...]:
         """Inputs and target as float arrays of the first one's dtype, whose shapes broadcast; or the error."""
-        first, *others = (self.input(x) for x in inputs)
+        first = self.input(inputs[0])
+        others = [self.input(x, first.dtype) for x in inputs[1:]]
         shapes = [x.shape for x in (first, *others)]
         if not broadcast_together(*shapes):
             self.reject("shapes that broadcast together", " and ".join(map(str, shapes)))
-        return first, *(x.astype(first.dtype, copy=False) for x in others)
+        return first, *others
 
 
 class Pointwise(Loss):
@@ -149,9 +151,8 @@ def alone(dl: Array) -> Any:
 
 
 def summed(values: Array) -> float:
-    """The sum of an array, in float32 where its own dtype is too short to hold it."""
-    short = values.dtype.itemsize < 4
-    return float(np.add.reduce(values, axis=None, dtype=np.float32 if short else None))
+    """The sum of an array."""
+    return float(np.add.reduce(values, axis=None))
 
 
 def weights(loss: Loss, name: str, value: ArrayLike | None) -> Array | None:

@@ -22,11 +22,12 @@ class _Contrastive(Loss):
 
     def vectors(self, x: ArrayLike, y: ArrayLike, least: str) -> tuple[Array, Array]:
         """Two tables of vectors in one dtype, or the error that names both shapes."""
-        x, y = self.input(x), self.input(y)
+        x = self.input(x)
+        y = self.input(y, x.dtype)
         fits = x.ndim == y.ndim == 2 and x.shape[1] == y.shape[1]
         if not fits or len(y) < len(x) or (least == "as many" and len(y) != len(x)):
             self.reject(f"two tables of vectors (N, D), {least} in the second", f"{x.shape} and {y.shape}")
-        return x, y.astype(x.dtype, copy=False)
+        return x, y
 
 
 class InfoNCELoss(_Contrastive):

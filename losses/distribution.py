@@ -105,7 +105,9 @@ class GaussianNLLLoss(Loss):
 
     def forward(self, x: ArrayLike, target: ArrayLike, var: ArrayLike) -> Any:
         x = self.input(x)
-        aligned = np.asarray(var, x.dtype) if isinstance(var, float) else self._aligned(self.input(var), x.shape)
+        aligned = (
+            np.asarray(var, x.dtype) if isinstance(var, float) else self._aligned(self.input(var, x.dtype), x.shape)
+        )
         x, target, aligned = self.together(x, target, aligned)
         if (aligned < 0).any():
             self.reject("var of at least 0", f"{aligned.min():g}")

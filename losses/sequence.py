@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
-from backhand.layers.base import all_or_nothing
 from backhand.layers.parameter import Array
 from backhand.losses.base import Loss, summed
 from backhand.losses.classification import CrossEntropyLoss
@@ -77,7 +76,6 @@ class SequenceCrossEntropyLoss(Loss):
         )
         self.ignore_index, self.label_smoothing = self.inner.ignore_index, self.inner.label_smoothing
 
-    @all_or_nothing
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, target = self.input(x), self.anything("target", target)
         if not x.ndim or target.shape != x.shape[:-1] or target.dtype.kind not in "iu":

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import one_of, whole
 from backhand.layers.attention import ScaledDotProductAttention
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.cells import LSTMCell
 from backhand.layers.embedding import Embedding
 from backhand.layers.linear import Linear
@@ -75,7 +75,6 @@ class CaptionRNN(Layer):
                 normal(parameter, rng, 0.01 if name.startswith("embed") else parameter.shape[1] ** -0.5)
         self.attention_map: Array | None = None
 
-    @all_or_nothing
     def forward(self, features: ArrayLike, words: ArrayLike) -> Array:
         features, words = self._features(features), self._words(words)
         if len(features) != len(words):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, one_of, refuse, whole, within
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.embedding import Embedding
 from backhand.layers.linear import Linear
@@ -90,7 +90,6 @@ class CharRNN(Layer):
         self.decoder = Linear(hidden_size, vocab_size, rng=rng, dtype=dtype)
         self.state: Any = None
 
-    @all_or_nothing
     def forward(self, tokens: ArrayLike, state: Any = None) -> Any:
         index = self._tokens(tokens)
         before = self._last(index) if state is None and self.stateful else state

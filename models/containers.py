@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.blocks import add
 from backhand.layers.parameter import Array
 
@@ -61,7 +61,6 @@ class Sequential(Container):
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         yield from self.layers.items()
 
-    @all_or_nothing
     def forward(self, *x: Any) -> Any:
         for layer in self.layers.values():
             y = layer.forward(*x)
@@ -134,7 +133,6 @@ class Residual(Container):
         self.body = _check_layer(self, body)
         self.shortcut = None if shortcut is None else _check_layer(self, shortcut)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.array(x)
         y = self.body.forward(x)
@@ -176,7 +174,6 @@ class Sum(_Branches):
     x, y : every branch takes x and gives the same shape
     """
 
-    @all_or_nothing
     def forward(self, *x: Any) -> Array:
         outputs = [branch.forward(*x) for branch in self.branches]
         _check_arrays(self, outputs)
@@ -209,7 +206,6 @@ class Concat(_Branches):
     def options(self) -> list[str]:
         return [] if self.axis == 1 else [f"axis={self.axis}"]
 
-    @all_or_nothing
     def forward(self, *x: Any) -> Array:
         outputs = [branch.forward(*x) for branch in self.branches]
         _check_arrays(self, outputs)
@@ -239,7 +235,6 @@ class Parallel(_Branches):
 
     least = 2  # one branch would make a tuple of one, which is no different from what is in it
 
-    @all_or_nothing
     def forward(self, *x: Any) -> tuple[Any, ...]:
         if len(x) != len(self.branches):
             hint = "what belongs to one branch is one tuple" if len(x) > len(self.branches) else ""
@@ -273,7 +268,6 @@ class Repeat(Container):
     def options(self) -> list[str]:
         return [str(self.times)]
 
-    @all_or_nothing
     def forward(self, *x: Any) -> Any:
         for _ in range(self.times):
             y = self.body.forward(*x)
@@ -307,7 +301,6 @@ class Unroll(Container):
     def options(self) -> list[str]:
         return [f"{name}=True" for name in ("batch_first", "return_state") if getattr(self, name)]
 
-    @all_or_nothing
     def forward(self, x: ArrayLike, state: Any = None) -> Any:
         x = self.array(x)  # integers are for the cell to understand
         axis = int(self.batch_first)

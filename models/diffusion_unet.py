@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.conv import Conv2d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import SiLU
@@ -49,7 +49,6 @@ class TimeEmbedding(Layer):
         self.act = SiLU()
         self.fc2 = Linear(out_features, out_features, rng=rng, dtype=dtype)
 
-    @all_or_nothing
     def forward(self, t: ArrayLike) -> Array:
         moments = self.array(t)
         if moments.ndim != 1:
@@ -112,7 +111,6 @@ class TimedBlock(Layer):
         same = in_channels == channels
         self.shortcut = None if same else Conv2d(in_channels, channels, 1, rng=rng, dtype=dtype)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike, time: ArrayLike) -> Array:
         h = self.first.forward(x)
         h = h + self.time.forward(time)[:, :, None, None]
@@ -153,7 +151,6 @@ class PixelAttention(Layer):
         self.project = Linear(channels, channels, rng=rng, dtype=dtype)
         zero(self.project.weight, self.project.bias)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.project.weight.dtype)
         q, k, v = np.split(self.qkv.forward(self._rows(self.norm.forward(x))), 3, axis=2)
@@ -240,7 +237,6 @@ class DiffusionUNet(Layer):
         )
         zero(*self.out["conv"].parameters())
 
-    @all_or_nothing
     def forward(self, x: ArrayLike, t: ArrayLike) -> Array:
         x = self.input(x, self.conv_in.weight.dtype)
         least = 2 ** len(self.halve)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention, masked_softmax
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.embedding import Embedding
 from backhand.layers.gated import GELU
@@ -57,7 +57,6 @@ class CausalSelfAttention(Layer):
         self.attention = ScaledDotProductAttention(dropout, is_causal=True, rng=rng)
         self.resid_dropout = Dropout(dropout, rng=rng)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         q, k, v = self._heads(self.c_attn.forward(x))
         y = self.c_proj.forward(self._joined(self.attention.forward(q, k, v)))
@@ -131,7 +130,6 @@ class GPTBlock(Layer):
             }
         )
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.ln_1.weight.dtype)  # type: ignore[union-attr]
         z = x + self.attn.forward(self.ln_1.forward(x))
@@ -216,7 +214,6 @@ class GPT(Layer):
         yield "transformer.ln_f", self.ln_f
         yield "lm_head", self.lm_head
 
-    @all_or_nothing
     def forward(self, tokens: ArrayLike) -> Array:
         index = self._tokens(tokens)
         x = self.wte.forward(index)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.adaptive import AdaptiveAvgPool2d
 from backhand.layers.arguments import positive, whole, within
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.batch_norm import BatchNorm2d
 from backhand.layers.conv import Conv2d
 from backhand.layers.dropout import Dropout
@@ -58,7 +58,6 @@ class InvertedResidual(Layer):
         ]
         self.conv = Sequential(*steps)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         y: Array = self.conv.forward(x)
         return x + y if self.around else y

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.addressing import Addressing, InverseNorms, UnitVectors, softmax_back
 from backhand.layers.arguments import one_of, refuse, whole, whole_tuple
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.cells import LSTMCell
 from backhand.layers.external_memory import MemoryRead, MemoryWrite
 from backhand.layers.linear import Linear
@@ -168,7 +168,6 @@ class NTM(Layer):
         # of the last forward: where the heads looked, what they added, h and r
         self._seen: tuple[Array, Array, Array] | None = None
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.output.weight.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.adaptive import AdaptiveAvgPool2d
 from backhand.layers.arguments import refuse, whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.batch_norm import BatchNorm2d
 from backhand.layers.conv import Conv2d
 from backhand.layers.linear import Linear
@@ -39,7 +39,6 @@ class _Block(Layer):
         self.downsample = downsample
         self.relu = ReLU()
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         y: Any = x
         for name in self.body:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import whole, within
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.embedding import Embedding
 from backhand.layers.encoder_decoder import Transformer
@@ -81,7 +81,6 @@ class Seq2SeqTransformer(Layer):
             if padding_idx is not None:
                 table.weight.data[padding_idx] = 0
 
-    @all_or_nothing
     def forward(self, src: ArrayLike, tgt: ArrayLike) -> Array:
         src, tgt = self._tokens("src", src), self._tokens("tgt", tgt)
         if len(src) != len(tgt):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.linear import Linear
 from backhand.layers.parameter import Array
 from backhand.layers.rectifiers import ReLU
@@ -52,7 +52,6 @@ class SimCLR(Layer):
             Linear(hidden, projection, rng=rng, dtype=dtype),
         )
 
-    @all_or_nothing
     def forward(self, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
         x1 = self.input(x1)
         x2 = self.input(x2, x1.dtype)

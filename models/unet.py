@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import flag, whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.batch_norm import BatchNorm2d
 from backhand.layers.conv import Conv2d
 from backhand.layers.conv_transpose import ConvTranspose2d
@@ -95,7 +95,6 @@ class UNet(Layer):
             yield f"decoder{i + 1}", self.decoders[i]
         yield "conv", self.conv
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.conv.weight.dtype)
         self._check(x)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import whole
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.linear import Linear
 from backhand.layers.parameter import Array
 from backhand.layers.rectifiers import ReLU
@@ -97,7 +97,6 @@ class VAE(Layer):
         """The logits (N, size) for codes z (N, code)."""
         return self.fc4.forward(self.relu.forward(self.fc3.forward(z)))
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> tuple[Array, Array, Array]:
         x = self.input(x, self.fc1.weight.dtype)
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != self.size:

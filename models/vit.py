@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import refuse, whole, within
-from backhand.layers.base import Layer, all_or_nothing
+from backhand.layers.base import Layer
 from backhand.layers.conv import Conv2d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import GELU
@@ -62,7 +62,6 @@ class ViTBlock(Layer):
                 normal(layer.bias, rng, 1e-6)
         self.mlp = Sequential(widen, GELU(), Dropout(dropout, rng=rng), narrow, Dropout(dropout, rng=rng))
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.self_attention.out_proj.weight.dtype)
         words = self.ln_1.forward(x)
@@ -117,7 +116,6 @@ class ViTEncoder(Layer):
         self.layers = Sequential(blocks)
         self.ln = LayerNorm(hidden_dim, 1e-6, dtype=dtype)
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.pos_embedding.dtype)
         if x.ndim != 3 or x.shape[1:] != self.pos_embedding.shape[1:]:
@@ -189,7 +187,6 @@ class ViT(Layer):
         zero(head.weight, head.bias)
         self.heads = Sequential({"head": head})
 
-    @all_or_nothing
     def forward(self, x: ArrayLike) -> Array:
         x = self.input(x, self.class_token.dtype)
         if x.ndim != 4 or x.shape[1:] != (self.channels, self.image_size, self.image_size):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backhand.layers.base import Layer
-from backhand.layers.parameter import Array, Parameter
+from backhand.layers.parameter import Array, Parameter, zero_grads
 from backhand.training.optimizers.blocks import Block
 
 NOT_NEGATIVE = (
@@ -90,8 +90,7 @@ class Optimizer:
         """Set every gradient to zero, the frozen parameters' too."""
         self._settle()
         for group in self.param_groups:
-            for p in group["params"]:
-                p.zero_grad()
+            zero_grads(group["params"])
 
     def gradients(self) -> list[Array]:
         """The flat vectors that hold the gradients of all trainable parameters: themselves, not copies."""

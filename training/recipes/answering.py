@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from backhand import datasets, models
 from backhand.inspection import plot_image_grid, style
 from backhand.layers import Layer
-from backhand.layers.base import all_or_nothing
 from backhand.layers.parameter import Array
 from backhand.losses import SequenceCrossEntropyLoss
 from backhand.training.metrics import whole_sequences
@@ -94,7 +93,6 @@ class Describer(Layer):
     def __init__(self, encoder: Layer, writer: models.CaptionRNN) -> None:
         self.encoder, self.writer = encoder, writer
 
-    @all_or_nothing
     def forward(self, x: ArrayLike, words: ArrayLike) -> Array:
         return self.writer.forward(self.encoder.forward(x), words)
 

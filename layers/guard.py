@@ -1,0 +1,223 @@
+"""What stands around every `forward` and `backward`, so that no layer has to see to it.
+
+`Layer` puts it there when a class is made. It knows three things:
+
+1. All or nothing. A forward that fails leaves nothing saved in any layer that it called, and the error learns where in
+   the container the layer stands that raised it. (What the layers before it learned of the batch, a BatchNorm's running
+   statistics, stays learned, as in torch.)
+2. float16. Squares, sums and an eps are lost in it, so `Layer.input` hands float16 on as float32, the layer computes in
+   float32, and what it returns is made float16 again here.
+3. Forwards that nobody undoes. What they saved is dropped when the gradients have been set to zero since, for then
+   their backward cannot be wanted any more; where many of them are held, a warning says so, once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backhand.layers import parameter
+from backhand.layers.parameter import Array, clock
+
+if TYPE_CHECKING:
+    from backhand.layers.base import Layer
+
+HALF = np.dtype(np.float16)
+
+# Forwards that wait to be undone are looked at when there are 16 of them, 32, 64, ...; a warning comes when they hold
+# so many bytes, or when there are so many. Weights that are shared over time wait too, so neither is small.
+MUCH = 1 << 26
+MANY = 1 << 12
+
+# The forward that is running and was called by no other layer. In a second thread that runs at the same time it may be
+# another's: then forwards that were abandoned there are found a little later.
+_outermost: Layer | None = None
+
+
+def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the forward of a class of layers."""
+
+    def outermost(self: Layer, *inputs: Any, **options: Any) -> Any:
+        global _outermost
+        tick = next(clock)
+        try:
+            _outermost = self
+            first = self._first or self
+            if first._stack:
+                _look_after(self, first._stack)
+            y = forward(self, *inputs, **options)
+        except BaseException as error:
+            _take_back(self, tick, error)
+            raise
+        finally:
+            _outermost = None
+        if self._half:
+            y = _halved(self, y)
+        if not first._stack and self.caching:
+            _remember_first(self, tick)
+        return y
+
+    # The same four times: to pack and unpack arguments of any number takes longer than all the rest. What most
+    # layers and losses take is therefore written out.
+    match _arguments(forward):
+        case ["x"]:
+
+            def guarded(self: Layer, x: Any) -> Any:
+                if _outermost is None:
+                    return outermost(self, x)
+                y = forward(self, x)
+                return _halved(self, y) if self._half else y
+
+        case ["x", "target"]:
+
+            def guarded(self: Layer, x: Any, target: Any) -> Any:  # type: ignore[misc]
+                if _outermost is None:
+                    return outermost(self, x, target)
+                y = forward(self, x, target)
+                return _halved(self, y) if self._half else y
+
+        case ["*x"]:
+
+            def guarded(self: Layer, *x: Any) -> Any:  # type: ignore[misc]
+                if _outermost is None:
+                    return outermost(self, *x)
+                y = forward(self, *x)
+                return _halved(self, y) if self._half else y
+
+        case _:
+
+            def guarded(self: Layer, *inputs: Any, **options: Any) -> Any:  # type: ignore[misc]
+                if _outermost is None:
+                    return outermost(self, *inputs, **options)
+                y = forward(self, *inputs, **options)
+                return _halved(self, y) if self._half else y
+
+    return functools.wraps(forward)(guarded)
+
+
+def guard_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the backward of a class of layers."""
+    if _arguments(backward) != ["dout"]:
+        return backward
+    default = inspect.signature(backward).parameters["dout"].default
+    given = () if default is inspect.Parameter.empty else (default,)
+
+    def guarded(self: Layer, dout: Any) -> Any:
+        if not self._halves:
+            return backward(self, dout)
+        half = self._stack and len(self._stack[-1]) > 3  # marked by `_halved`
+        dx = backward(self, dout)
+        return narrowed(dx) if half else dx
+
+    guarded.__defaults__ = given
+    return functools.wraps(backward)(guarded)
+
+
+def _arguments(method: Callable[..., Any]) -> list[str]:
+    """The names of the arguments of a method, without self; of other kinds than the usual ones with a star."""
+    arguments = list(inspect.signature(method).parameters.values())[1:]
+    usual = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [each.name if each.kind == usual else f"*{each.name}" for each in arguments]
+
+
+def _halved(layer: Layer, y: Any) -> Any:
+    """The output in float16; what was saved for it is marked, so that the gradient will be float16 too."""
+    del layer._half
+    stack = layer._stack
+    if stack and layer.caching:
+        layer._halves = True
+        stack[-1] = (*stack[-1][:3], True)
+    return narrowed(y)
+
+
+def narrowed(values: Any) -> Any:
+    """Arrays of float32 in float16 (in tuples of tuples, too); all else as it is."""
+    if isinstance(values, tuple):
+        return tuple(narrowed(each) for each in values)
+    if isinstance(values, np.ndarray) and values.dtype == np.float32:
+        with np.errstate(over="ignore"):  # what float16 cannot hold is inf
+            return values.astype(HALF)
+    return values
+
+
+def signature(out: Any) -> Any:
+    """(shape, dtype) of an array, a list of these for a tuple, None where there is anything else."""
+    if type(out) is tuple:
+        parts = [signature(each) for each in out]
+        return None if None in parts else parts
+    return (out.shape, out.dtype) if isinstance(out, np.ndarray) else None
+
+
+def _take_back(layer: Layer, tick: int, error: BaseException) -> None:
+    """Drop what was saved since this tick, and let the error know where in the container the layer stands."""
+    for name, each in layer.named_modules():
+        each.forget(tick)
+        if each._half:
+            del each._half
+        if getattr(error, "layer", None) is each and hasattr(error, "where"):
+            error.where = name
+
+
+# ---------------------------------------------------------------------- forwards that wait for their backward
+
+
+def _remember_first(layer: Layer, tick: int) -> None:
+    """Keep at hand which inner layer was the first to save since this tick: it undoes last, so its stack tells all."""
+    inner = list(layer.modules())[1:]
+    saved = [(entry[0], i) for i, each in enumerate(inner) for entry in each._stack or () if entry[0] >= tick]
+    layer._first = inner[min(saved)[1]] if saved else None
+
+
+def _look_after(layer: Layer, stack: list[Any]) -> None:
+    """Before a forward: drop those that were abandoned, or warn where very much is kept.
+
+    stack : of the layer that is the first to save, so there is an entry for each forward that waits
+    """
+    zeroed = parameter.last_zeroed()
+    if stack[0][0] < zeroed:
+        each_zeroed = [p.zeroed for p in layer.parameters()]
+        since = max(each_zeroed) if each_zeroed else zeroed  # a loss goes with whatever is trained
+        for each in layer.modules():
+            each.forget_before(since)
+    n = len(stack)
+    if n >= 16 and not n & (n - 1) and not layer._warned:
+        held = _bytes_held(layer)
+        if held >= MUCH or n >= MANY:
+            layer._warned = True
+            warnings.warn(
+                f"{type(layer).__name__}: {n} forwards in training mode have not been undone by a backward; what they "
+                f"keep for it takes {held / 1e6:.0f} MB. Where no gradient is wanted, use eval(); zero_grad() drops "
+                "what was abandoned",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def _bytes_held(layer: Layer) -> int:
+    """What the stacks of a layer and its inner layers hold, each array once, those of the parameters left out."""
+    held: dict[int, int] = {}
+    own = {id(_owner(p.data)) for p in layer.parameters()}
+
+    def look(value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            owner = _owner(value)
+            held[id(owner)] = owner.nbytes
+        elif isinstance(value, (tuple, list)):
+            for each in value:
+                look(each)
+
+    for each in layer.modules():
+        for entry in each._stack or ():
+            look(entry[1])
+    return sum(size for name, size in held.items() if name not in own)
+
+
+def _owner(array: Array) -> Array:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
