@@ -19,6 +19,7 @@ from backhand.inspection.gradient_check import forget_all
 from backhand.inspection.trace import Trace, record
 from backhand.layers.activations import Sigmoid, Softsign, Tanh
 from backhand.layers.base import Layer
+from backhand.layers.guard import widened
 from backhand.layers.parameter import Array, Parameter
 from backhand.layers.rectifiers import Hardsigmoid, Hardtanh, ReLU, ReLU6
 from backhand.losses import BCELoss, CrossEntropyLoss, CTCLoss, KLDivLoss, NLLLoss
@@ -170,9 +171,9 @@ def update_ratio(
         step.step()
     found = []
     for name, p in running.named_parameters():
-        size = float(np.linalg.norm(before[name]))
+        size = float(np.linalg.norm(widened(before[name])))
         if size and p.requires_grad:
-            found.append(UpdateRatio(name, float(np.linalg.norm(p.data - before[name])) / size))
+            found.append(UpdateRatio(name, float(np.linalg.norm(widened(p.data) - before[name])) / size))
     return found
 
 

@@ -20,6 +20,7 @@ from backhand.inspection.trace import Trace, record
 from backhand.inspection.trial_runs import lr_range_test, overfit
 from backhand.layers.activations import Sigmoid, Tanh
 from backhand.layers.base import Layer, LayerError
+from backhand.layers.guard import widened
 from backhand.layers.parameter import Array
 from backhand.layers.rectifiers import ReLU
 from backhand.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
@@ -304,7 +305,7 @@ def _symmetric(s: _Subject) -> Iterator[Finding]:
 def _flow(s: _Subject, gradient: dict[str, Array]) -> Iterator[Finding]:
     """Whether the gradients of the weights are of comparable size, from the first layer to the last."""
     ratios = {
-        name: float(np.linalg.norm(gradient[name]) / np.linalg.norm(p.data))
+        name: float(np.linalg.norm(widened(gradient[name])) / np.linalg.norm(widened(p.data)))
         for name, p in s.model.named_parameters()
         if p.data.ndim > 1 and p.data.any() and gradient[name].any()
     }

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import constructor_arguments
 from backhand.layers.guard import HALF, guard_backward, guard_forward, signature
-from backhand.layers.parameter import Array, Parameter, clock
+from backhand.layers.parameter import Array, Parameter, clock, zero_grads
 
 L = TypeVar("L", bound="Layer")
 
@@ -201,7 +201,7 @@ class Layer:
         """
         if type(x) is np.ndarray and x.size:
             own = x.dtype
-            if (own == dtype or (dtype is None and own.kind == "f" and own.isnative)) and own is not HALF:
+            if (own == dtype or (dtype is None and own.kind == "f" and own.isnative)) and own.itemsize > 2:
                 return x
         array = self.array(x)
         if dtype is None:
@@ -342,7 +342,11 @@ class Layer:
         return IncompatibleKeys(missing, unexpected)
 
     def astype(self: L, dtype: DTypeLike) -> L:
-        """Turn every parameter, gradient and float buffer into `dtype`, in place; returns the layer itself."""
+        """Turn every parameter, gradient and float buffer into `dtype`, in place; returns the layer itself.
+
+        With float16 the buffers become float32: a running variance leaves the range of float16 as soon as 256 is a
+        usual number.
+        """
         kind = np.dtype(dtype).newbyteorder("=")
         if kind.kind != "f":
             self.reject("a float dtype", kind)
@@ -350,9 +354,10 @@ class Layer:
             parameter.data = parameter.data.astype(kind, copy=False)
             parameter.grad = parameter.grad.astype(kind, copy=False)
         for layer in self.modules():
+            layer._halves = False
             for name, buffer in layer._own_buffers():
                 if buffer.dtype.kind == "f":
-                    setattr(layer, name, buffer.astype(kind, copy=False))
+                    setattr(layer, name, buffer.astype(np.promote_types(kind, np.float32), copy=False))
         return self
 
     def requires_grad_(self: L, requires_grad: bool = True) -> L:
@@ -389,8 +394,7 @@ class Layer:
 
         The zeros are written, in place, when `parameter.grad` is next asked for; the next backward needs none.
         """
-        for parameter in self.parameters():
-            parameter.zero_grad()
+        zero_grads(self.parameters())
         for layer in self.modules():
             layer.forget()
 

@@ -15,6 +15,7 @@ from backhand.layers.arguments import number, positive, whole
 from backhand.layers.base import Layer
 from backhand.layers.broadcasting import along
 from backhand.layers.channels import Channels, dense
+from backhand.layers.guard import HALF
 from backhand.layers.normalization import (
     Axes,
     centre,
@@ -56,8 +57,9 @@ class _TrackingNorm(Layer):
         self.track_running_stats = track_running_stats
         self.weight, self.bias = scale_and_shift((self.num_features,), affine, bias, dtype)
         # Any: without running statistics the three are None
-        self.running_mean: Any = np.zeros(num_features, dtype) if track_running_stats else None
-        self.running_var: Any = np.ones(num_features, dtype) if track_running_stats else None
+        kept = np.promote_types(dtype, np.float32)  # as in `astype`
+        self.running_mean: Any = np.zeros(num_features, kept) if track_running_stats else None
+        self.running_var: Any = np.ones(num_features, kept) if track_running_stats else None
         self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
 
     def _batched(self, x: Array) -> Array:
@@ -84,7 +86,8 @@ class _TrackingNorm(Layer):
     def _checked(self, x: ArrayLike) -> Array:
         """x as an array of the layer's dtype, or the error that says why it cannot be normalised."""
         state = self.running_mean if self.weight is None else self.weight
-        x = self.input(x, None if state is None else state.dtype)
+        follows = self.weight is None and getattr(x, "dtype", None) == HALF  # the running statistics are float32 then
+        x = self.input(x, None if state is None or follows else state.dtype)
         # num_features says nothing about x where nothing is kept for each feature
         if x.ndim not in self.shapes or (state is not None and self._batched(x).shape[1] != self.num_features):
             wanted = " or ".join(text.format(self.num_features) for text in self.shapes.values())

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.arguments import number, one_of, refuse, whole, within
 from backhand.layers.base import Layer
+from backhand.layers.guard import widened
 from backhand.layers.parameter import Array, Parameter, float_dtype
 
 
@@ -75,7 +76,7 @@ class _Table(Layer):
         if self.max_norm is None:
             return
         used = np.unique(index)
-        rows = self.weight.data[used]
+        rows = widened(self.weight.data[used])
         norms = np.linalg.norm(rows, ord=self.norm_type, axis=1)
         long = norms > self.max_norm
         rows = rows[long]
@@ -85,7 +86,7 @@ class _Table(Layer):
     def per_occurrence(self, index: Array) -> Array:
         """1 / (how often this row was read in the batch), for each reading."""
         _, inverse, counts = np.unique(index, return_inverse=True, return_counts=True)
-        return (1 / counts[inverse.reshape(-1)]).astype(self.weight.dtype)
+        return (1 / counts[inverse.reshape(-1)]).astype(np.promote_types(self.weight.dtype, np.float32))
 
 
 class Embedding(_Table):
@@ -150,7 +151,7 @@ class Embedding(_Table):
     def backward(self, dout: Any) -> None:
         dout = self.upstream(dout)
         (index,) = self.saved()
-        index, rows = index.reshape(-1), dout.reshape(-1, self.embedding_dim)
+        index, rows = index.reshape(-1), widened(dout.reshape(-1, self.embedding_dim))
         if self.padding_idx is not None:
             learned = index != self.padding_idx
             index, rows = index[learned], rows[learned]
@@ -232,6 +233,7 @@ class EmbeddingBag(_Table):
         edges = self._edges(index, offsets)
         weights = None if per_sample_weights is None else self._weights(index, per_sample_weights)
         self.renormalize(index)
+        table = self.input(self.weight.data)
         bags = len(edges) - 1
         # every place on its own: which row, which bag, which weight; places past the last edge are in no bag
         place = np.arange(int(edges[-1]))
@@ -243,12 +245,12 @@ class EmbeddingBag(_Table):
         factors = None if weights is None else weights.reshape(-1)[place]
         if self.mode == "mean":
             sizes = np.bincount(bag, minlength=bags)
-            factors = (1 / np.maximum(sizes, 1)).astype(self.weight.dtype)[bag]
-        y = np.zeros((bags, self.embedding_dim), self.weight.dtype)
+            factors = (1 / np.maximum(sizes, 1)).astype(table.dtype)[bag]
+        y = np.zeros((bags, self.embedding_dim), table.dtype)
         if self.mode == "max":
             kept: tuple[Any, ...] = self._largest(y, bag, rows)
         else:
-            vectors = self.weight.data[rows]
+            vectors = table[rows]
             if factors is not None:
                 vectors *= factors[:, None]
             scatter_add(y, bag, vectors)
@@ -262,7 +264,9 @@ class EmbeddingBag(_Table):
         gradients: list[Array | None] = [None] * (1 + with_offsets)
         if self.mode == "max":
             filled, winners = kept
-            np.add.at(self.weight.grad, (winners, np.arange(self.embedding_dim)), dout[filled])
+            total = np.zeros(self.weight.shape, dout.dtype)
+            np.add.at(total, (winners, np.arange(self.embedding_dim)), dout[filled])
+            self.weight.grad += total
         else:
             bag, rows, factors, place = kept
             vectors = dout[bag]

@@ -110,7 +110,7 @@ def guard_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(self: Layer, dout: Any) -> Any:
         if not self._halves:
             return backward(self, dout)
-        half = self._stack and len(self._stack[-1]) > 3  # marked by `_halved`
+        half = not self._stack or len(self._stack[-1]) > 3  # marked by `_halved`
         dx = backward(self, dout)
         return narrowed(dx) if half else dx
 
@@ -128,10 +128,10 @@ def _arguments(method: Callable[..., Any]) -> list[str]:
 def _halved(layer: Layer, y: Any) -> Any:
     """The output in float16; what was saved for it is marked, so that the gradient will be float16 too."""
     del layer._half
-    stack = layer._stack
-    if stack and layer.caching:
+    if layer.caching:
         layer._halves = True
-        stack[-1] = (*stack[-1][:3], True)
+        if layer._stack:
+            layer._stack[-1] = (*layer._stack[-1][:3], True)
     return narrowed(y)
 
 
@@ -143,6 +143,11 @@ def narrowed(values: Any) -> Any:
         with np.errstate(over="ignore"):  # what float16 cannot hold is inf
             return values.astype(HALF)
     return values
+
+
+def widened(x: Array) -> Array:
+    """An array of float16 in float32, to sum or to square; any other as it is."""
+    return x.astype(np.float32) if x.dtype == HALF else x
 
 
 def signature(out: Any) -> Any:

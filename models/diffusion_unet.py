@@ -15,6 +15,7 @@ from backhand.layers.base import Layer
 from backhand.layers.conv import Conv2d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import SiLU
+from backhand.layers.guard import widened
 from backhand.layers.linear import Linear
 from backhand.layers.normalization import GroupNorm
 from backhand.layers.parameter import Array
@@ -121,7 +122,7 @@ class TimedBlock(Layer):
     def backward(self, dout: Any) -> tuple[Array, Array]:
         dh = self.second.backward(dout)
         around = dout if self.shortcut is None else self.shortcut.backward(dout)
-        dtime = self.time.backward(dh.sum(axis=(2, 3)))  # one number was added to all pixels of a map
+        dtime = self.time.backward(widened(dh).sum(axis=(2, 3)))  # one number was added to all pixels of a map
         return self.first.backward(dh) + around, dtime
 
 

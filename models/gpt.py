@@ -14,6 +14,7 @@ from backhand.layers.base import Layer
 from backhand.layers.dropout import Dropout
 from backhand.layers.embedding import Embedding
 from backhand.layers.gated import GELU
+from backhand.layers.guard import widened
 from backhand.layers.linear import Linear
 from backhand.layers.normalization import LayerNorm
 from backhand.layers.parameter import Array
@@ -228,7 +229,7 @@ class GPT(Layer):
         for block in reversed(self.h):
             dx = block.backward(dx)
         dx = self.drop.backward(dx)
-        self.wpe.backward(dx.sum(axis=0))  # one position for all samples: the copies' gradients add
+        self.wpe.backward(widened(dx).sum(axis=0))  # one position for all samples: the copies' gradients add
         self.wte.backward(dx)
 
     # ------------------------------------------------------------------ writing

@@ -12,6 +12,7 @@ from backhand.layers.base import Layer
 from backhand.layers.conv import Conv2d
 from backhand.layers.dropout import Dropout
 from backhand.layers.gated import GELU
+from backhand.layers.guard import widened
 from backhand.layers.linear import Linear
 from backhand.layers.multihead import MultiheadAttention, xavier_uniform
 from backhand.layers.normalization import LayerNorm
@@ -124,7 +125,7 @@ class ViTEncoder(Layer):
 
     def backward(self, dout: Any) -> Array:
         dx: Array = self.drop.backward(self.layers.backward(self.ln.backward(dout)))
-        self.pos_embedding.grad += dx.sum(axis=0, keepdims=True)  # one table for all samples
+        self.pos_embedding.grad += widened(dx).sum(axis=0, keepdims=True)  # one table for all samples
         return dx
 
 
@@ -207,7 +208,7 @@ class ViT(Layer):
         dseen = np.zeros(words, dout.dtype)
         dseen[:, 0] = self.heads.backward(dout)  # of all words, the class token alone is looked at
         dwords = self.encoder.backward(dseen)
-        self.class_token.grad += dwords[:, :1].sum(axis=0, keepdims=True)
+        self.class_token.grad += widened(dwords[:, :1]).sum(axis=0, keepdims=True)
         return self.conv_proj.backward(dwords[:, 1:].swapaxes(1, 2).reshape(patches))
 
     def input_requires_grad_(self, requires_grad: bool = True) -> ViT:

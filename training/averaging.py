@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.base import Layer
+from backhand.layers.guard import HALF
 from backhand.layers.parameter import Array
 from backhand.training.optimizers.base import is_number
 
@@ -43,6 +44,8 @@ class ExponentialMovingAverage:
         self.model = model
         self.module = copy.deepcopy(model)
         self.module.zero_grad()  # and forget what a forward has left
+        if any(p.dtype == HALF for p in self.module.parameters()):
+            self.module.astype(np.float32)  # a thousandth of a difference is lost in float16
         self.decay = float(decay)
         self.use_buffers = use_buffers
         self.warm_up = warm_up

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from backhand.layers.guard import widened
 from backhand.layers.parameter import Array, Parameter
 
 
@@ -45,9 +46,10 @@ def total_norm(gradients: list[Array], norm_type: float = 2.0) -> float:
     if not gradients:
         return 0.0
     if order != 2:
-        return float(np.linalg.norm([np.linalg.norm(g.reshape(-1), order) for g in gradients], order))
+        return float(np.linalg.norm([np.linalg.norm(widened(g.reshape(-1)), order) for g in gradients], order))
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = [float(np.dot(g.reshape(-1), g.reshape(-1))) for g in gradients]
+        flat = [widened(g.reshape(-1)) for g in gradients]
+        squares = [float(np.dot(g, g)) for g in flat]
         if not math.isfinite(sum(squares)):  # squares leave the range of float32 long before the gradient does
             squares = [float(np.square(g, dtype=np.float64).sum()) for g in gradients]
     return math.sqrt(sum(squares))

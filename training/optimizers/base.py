@@ -10,7 +10,7 @@ import numpy as np
 
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, zero_grads
-from backhand.training.optimizers.blocks import Block
+from backhand.training.optimizers.blocks import Block, remembered_in
 
 NOT_NEGATIVE = (
     "lr",
@@ -227,7 +227,11 @@ class Optimizer:
                 wanted = () if name in self.scalar_names else owners[i].shape
                 if array.shape != wanted:
                     self._fail(f"expected {name} of parameter {i} to have shape {wanted}, got {array.shape}")
-                own[name] = self.scalar(name, array) if name in self.scalar_names else np.array(array, owners[i].dtype)
+                own[name] = (
+                    self.scalar(name, array)
+                    if name in self.scalar_names
+                    else np.array(array, remembered_in(owners[i].dtype))
+                )
         for current, group in zip(self.param_groups, groups, strict=True):
             current.update(group)
         self._blocks, self._apart = [], states

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.layers.guard import widened
 from backhand.layers.memory import aligned
 from backhand.layers.parameter import Array, Parameter
 from backhand.layers.threads import in_parts
@@ -21,7 +22,7 @@ class Block:
     """Parameters that are updated as one vector: of one group and dtype, and with the same steps behind them.
 
     data, grad : (n,) flat; the parameters' `data` and `grad` are views of them
-    arrays : name -> (n,), what the optimizer remembers for each number
+    arrays : name -> (n,), what the optimizer remembers for each number; of float16, in float32
     scalars : name -> float, what it remembers for all of them (the number of steps)
     """
 
@@ -30,7 +31,9 @@ class Block:
         first = states.get(parameters[0], {})
         n = sum(p.size for p in parameters)
         self.data, self.grad = aligned(n, dtype), aligned(n, dtype)
-        self.arrays = {name: aligned(n, dtype) for name, value in first.items() if isinstance(value, np.ndarray)}
+        # squares and an eps of 1e-8 are lost in float16
+        self.dtype = remembered_in(dtype)
+        self.arrays = {name: aligned(n, self.dtype) for name, value in first.items() if isinstance(value, np.ndarray)}
         self.scalars = {name: value for name, value in first.items() if not isinstance(value, np.ndarray)}
         self.places: dict[Parameter, slice] = {}
         self.members: list[tuple[Parameter, Array, Array]] = []
@@ -44,7 +47,7 @@ class Block:
                 flat[place] = states[p][name].reshape(-1)
             p.data, p.grad = self.data[place].reshape(p.shape), self.grad[place].reshape(p.shape)
             self.members.append((p, p.data, p.grad))
-        self._work = aligned(min(n, PIECE), dtype), aligned(min(n, PIECE), dtype)
+        self._work = aligned(min(n, PIECE), self.dtype), aligned(min(n, PIECE), self.dtype)
         self._cut: dict[tuple[str, ...], list[tuple[Array, ...]]] = {}
 
     def intact(self) -> bool:
@@ -73,14 +76,17 @@ class Block:
     def begin(self, name: str, start: float) -> None:
         """Let an array begin at `start` where it is missing."""
         if name not in self.arrays:
-            self.arrays[name] = aligned(len(self.data), self.data.dtype)
+            self.arrays[name] = aligned(len(self.data), self.dtype)
             self.arrays[name].fill(start)
 
     def matrices(self, name: str) -> Iterator[tuple[Array, Array, Array]]:
         """(w, g, the array called `name`) of each parameter, in its shape; for updates that see whole parameters."""
         self.begin(name, 0.0)
         for p, w, g in self.members:
-            yield w, g, self.arrays[name][self.places[p]].reshape(p.shape)
+            wide = widened(w)
+            yield wide, widened(g), self.arrays[name][self.places[p]].reshape(p.shape)
+            if wide is not w:
+                w[...] = wide
 
     def each(self, move: Callable[..., object], *names: str) -> None:
         """Call move(w, g, the arrays called `names`, two buffers) for each piece; arrays that are missing begin at 0.
@@ -95,15 +101,28 @@ class Block:
             starts = range(0, len(self.data), PIECE)
             pieces = self._cut[names] = [tuple(flat[a : a + PIECE] for flat in flats) for a in starts]
 
+        half = self.data.dtype != self.dtype
+
         def run(part: slice) -> None:
             a, b = self._work if part.start == 0 else map(np.empty_like, self._work)
             for vectors in pieces[part]:
                 n = len(vectors[0])
                 if n < len(a):  # the last one
                     a, b = a[:n], b[:n]
-                move(*vectors, a, b)
+                if not half:
+                    move(*vectors, a, b)
+                else:
+                    w, g, *remembered = vectors
+                    wide = widened(w)
+                    move(wide, widened(g), *remembered, a, b)
+                    w[...] = wide
 
         in_parts(run, len(pieces), LEAST)
+
+
+def remembered_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of what an optimizer remembers for parameters of this one, and computes its steps in."""
+    return np.promote_types(dtype, np.float32)
 
 
 def descent(group: dict[str, Any], w: Array, g: Array, buffer: Array) -> Array:

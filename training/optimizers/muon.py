@@ -80,7 +80,7 @@ class Muon(Optimizer):
             else:
                 size = lr * math.sqrt(max(1, rows / columns))
             w *= keep
-            w -= size * step.astype(w.dtype)
+            w -= size * step.astype(w.dtype, copy=False)
 
 
 def orthogonalize(matrix: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
