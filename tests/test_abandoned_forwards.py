@@ -1,0 +1,243 @@
+"""Forwards that nobody undoes: what they saved goes once gradients have been set to zero since, or a warning comes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from backhand.layers import GRUCell, Layer, Linear, ReLU, Sigmoid
+from backhand.losses import CrossEntropyLoss, MSELoss
+from backhand.models import MLP, Residual, Sequential
+from backhand.training import SGD
+from tests.cases import families
+
+CASES = families("CASES")
+
+
+def saved(*layers):
+    """How many entries wait on the stacks."""
+    return sum(len(each._stack or ()) for layer in layers for each in layer.modules())
+
+
+class OfTwo(Layer):
+    """A composite as a user writes one."""
+
+    def __init__(self):
+        self.first, self.between, self.last = Linear(4, 8, rng=0), ReLU(), Linear(8, 3, rng=1)
+
+    def forward(self, x):
+        return self.last(self.between(self.first(x)))
+
+    def backward(self, dout):
+        return self.first.backward(self.between.backward(self.last.backward(dout)))
+
+
+MODELS = {
+    "MLP": lambda: MLP(4, 8, 3, rng=0),
+    "Sequential": lambda: Sequential(Linear(4, 8, rng=0), Sigmoid(), Linear(8, 3, rng=1)),
+    "Residual first": lambda: Sequential(Residual(Linear(4, 4, rng=0)), Linear(4, 3, rng=1)),
+    "nothing saved first": lambda: Sequential(Sequential(), Linear(4, 3, rng=1)),
+    "one layer": lambda: Linear(4, 3, rng=0),
+    "a user's": OfTwo,
+}
+
+
+@pytest.mark.parametrize("order", ["zero forward", "forward zero"])
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_a_loop_in_which_steps_fail_does_not_grow(build, order):
+    model, loss = build(), CrossEntropyLoss()
+    update = SGD(model.parameters(), lr=0.01)
+    x, y = np.ones((2, 4), np.float32), np.array([0, 2])
+    most = 0
+    for step in range(40):
+        if order == "zero forward":
+            update.zero_grad()
+        loss.forward(model.forward(x), y)
+        most = max(most, saved(model, loss))
+        if order == "forward zero":
+            update.zero_grad()
+        if step % 2 and step < 36:
+            continue  # this step has failed before its backward
+        model.backward(loss.backward())
+        update.step()
+    assert saved(model, loss) == 0
+    single = build()
+    loss.forward(single.forward(x), y)
+    assert most <= 2 * saved(single, loss)
+
+
+def test_layers_that_are_called_one_by_one_do_not_grow_either():
+    first, between, last, loss = Linear(4, 8, rng=0), ReLU(), Linear(8, 3, rng=1), MSELoss()
+    update = SGD([*first.parameters(), *last.parameters()], lr=0.01)
+    for _ in range(50):
+        update.zero_grad()
+        loss(last(between(first(np.ones((2, 4))))), np.zeros((2, 3)))
+    assert saved(first, between, last, loss) == 4
+
+
+def test_what_was_abandoned_takes_no_part_in_the_gradient():
+    for build in MODELS.values():
+        model, fresh = build(), build()
+        update = SGD(model.parameters(), lr=0.01)
+        rng = np.random.default_rng(0)
+        model(rng.standard_normal((5, 4)))
+        update.zero_grad()
+        x, dout = rng.standard_normal((2, 4)), rng.standard_normal((2, 3))
+        for each in (model, fresh):
+            each(x)
+            each.backward(dout)
+        for mine, its in zip(model.parameters(), fresh.parameters(), strict=True):
+            np.testing.assert_array_equal(mine.grad, its.grad)
+
+
+def test_weights_shared_over_time_and_gradients_set_to_zero_in_between():
+    cell = GRUCell(3, 4, rng=0)
+    update = SGD(cell.parameters(), lr=0.01)
+    x = np.random.default_rng(0).standard_normal((40, 2, 3)).astype(np.float32)
+
+    def gradients(zero_at):
+        update.zero_grad()
+        h = np.zeros((2, 4), np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for each in x:
+                h = cell(each, h)
+        if zero_at == "before the backwards":
+            update.zero_grad()
+        dh = np.ones_like(h)
+        for _ in x:
+            _, dh = cell.backward(dh)
+        return [p.grad.copy() for p in cell.parameters()]
+
+    for one, other in zip(gradients("at the start"), gradients("before the backwards"), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert np.abs(one).max() > 0
+
+
+def test_the_gradients_of_another_model_do_not_count():
+    generator, critic = MLP(3, 5, 4, rng=0), MLP(4, 5, 1, rng=1)
+    updates = SGD(generator.parameters(), lr=0.1), SGD(critic.parameters(), lr=0.1)
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((2, 2, 3)).astype(np.float32)
+    updates[0].zero_grad()
+    first = generator(z[0])
+    updates[1].zero_grad()  # of the critic: both forwards of the generator are still wanted
+    second = generator(z[1])
+    critic(second)
+    dsecond = critic.backward(np.ones((2, 1), np.float32))
+    critic(first)
+    dfirst = critic.backward(np.ones((2, 1), np.float32))
+    generator.backward(dsecond)
+    generator.backward(dfirst)
+    assert saved(generator, critic) == 0
+
+
+def test_zero_grad_of_the_model_drops_at_once():
+    model = MODELS["MLP"]()
+    model(np.ones((2, 4)))
+    model.zero_grad()
+    assert saved(model) == 0
+
+
+def test_one_warning_where_many_forwards_hold_much(monkeypatch):
+    from backhand.layers import guard
+
+    monkeypatch.setattr(guard, "MUCH", 100_000)
+    model = MLP(100, 100, 10, rng=0)
+    with pytest.warns(
+        RuntimeWarning, match=r"Sequential|MLP: 16 forwards .* not been undone .* MB.* eval\(\)"
+    ) as caught:
+        for _ in range(200):
+            model(np.ones((10, 100), np.float32))
+    assert len(caught) == 1
+    held = saved(model)
+    model.eval()
+    for _ in range(200):
+        model(np.ones((10, 100), np.float32))
+    assert saved(model) == held
+
+
+def test_thirty_forwards_in_training_mode_that_hold_200_mb_are_told():
+    model = Sequential(Linear(1000, 1000, rng=0), Sigmoid(), Linear(1000, 10, rng=1))
+    with pytest.warns(RuntimeWarning, match="16 forwards in training mode"):
+        for _ in range(30):
+            model(np.ones((1000, 1000), np.float32))
+
+
+def test_few_or_small_ones_are_nobodys_business():
+    model = MODELS["MLP"]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(500):
+            model(np.ones((2, 4)))
+        for _ in range(500):
+            model.backward(np.ones((2, 3)))
+    assert saved(model) == 0
+
+
+def test_a_forward_that_fails_leaves_nothing_in_a_users_composite():
+    model = OfTwo()
+    model(np.ones((2, 4)))
+    model.last = Linear(7, 3, rng=0)
+    with pytest.raises(ValueError, match="at 'last'"):
+        model.forward(np.ones((2, 4)))
+    assert saved(model) == 2  # of the forward before it
+
+
+def test_copies_and_pickles_know_nothing_of_it():
+    model = MODELS["MLP"]()
+    update = SGD(model.parameters(), lr=0.1)
+    model(np.ones((2, 4)))
+    update.zero_grad()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert saved(other) == 0
+        other(np.ones((2, 4)))
+        other(np.ones((2, 4)))  # not dropped because of a zero_grad that was not its own
+        other.backward(np.ones((2, 3)))
+        other.backward(np.ones((2, 3)))
+
+
+def test_two_models_in_two_threads():
+    def train(model, problems):
+        update = SGD(model.parameters(), lr=0.01)
+        try:
+            for step in range(300):
+                update.zero_grad()
+                model(np.ones((2, 4), np.float32))
+                if step % 3:
+                    model.backward(np.ones((2, 3), np.float32))
+        except Exception as error:  # to be raised in the main thread
+            problems.append(error)
+
+    problems = []
+    models = [MODELS["MLP"](), OfTwo()]
+    threads = [threading.Thread(target=train, args=(model, problems)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    for model in models:  # now alone: nothing has got stuck
+        SGD(model.parameters(), lr=0.01).zero_grad()
+        model(np.ones((2, 4), np.float32))
+        model.backward(np.ones((2, 3), np.float32))
+        assert saved(model) == 0
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.eval], ids=str)
+def test_an_abandoned_forward_of_any_layer_goes(case):
+    layer = copy.deepcopy(case.build(np.float64))
+    first = saved(layer)
+    layer.forward(*case.arrays(), **case.options)
+    once = saved(layer) - first
+    for p in layer.parameters():
+        p.zero_grad()
+    if not any(True for _ in layer.parameters()):
+        SGD(Linear(1, 1).parameters(), lr=0.1).zero_grad()  # whatever is trained with it
+    layer.forward(*case.arrays(), **case.options)
+    assert saved(layer) == once
