@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.arguments import constructor_arguments
 from backhand.layers.guard import HALF, guard_backward, guard_forward, signature
 from backhand.layers.parameter import Array, Parameter, clock, zero_grads
+from backhand.layers.states import compare
 
 L = TypeVar("L", bound="Layer")
 
@@ -315,31 +316,22 @@ class Layer:
 
         state : name -> array, as `state_dict()` gives it, here or in torch
         strict : False lets keys be missing or unexpected; a wrong shape is an error either way
-        Raises LayerError that lists all that is wrong; then nothing has been changed.
+        Of what is shared, one name is enough; several that come with different values are an error, where torch takes
+        the last. Raises LayerError that lists all that is wrong; then nothing has been changed.
         """
-        own = dict(self._named_state())
-        missing = [name for name in own if name not in state]
-        unexpected = [name for name in state if name not in own]
-        wrong = []
-        arrays = {}
-        for name in own.keys() & state.keys():
-            arrays[name] = np.asarray(state[name])
-            if arrays[name].shape != own[name].shape:
-                wrong.append(f"{name} should be {own[name].shape} and is {arrays[name].shape}")
-            elif arrays[name].dtype.kind not in "fiub":
-                wrong.append(f"{name} should be numbers and is {arrays[name].dtype}")
-            elif own[name].dtype.kind in "iu" and (arrays[name] != arrays[name].astype(own[name].dtype)).any():
-                wrong.append(f"{name} should be whole numbers and is {arrays[name]}")
-        problems = [f"misshapen: {', '.join(sorted(wrong))}"] if wrong else []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
-        if problems:
-            raise LayerError(self, f"state_dict does not fit; {'; '.join(problems)}")
-        for name, array in arrays.items():
-            own[name][...] = array
-        return IncompatibleKeys(missing, unexpected)
+        found = compare(self, state)
+        if problems := found.problems(strict):
+            raise LayerError(self, f"state_dict does not fit; {problems}")
+        found.copy()
+        return IncompatibleKeys(found.missing, found.unexpected)
+
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        """Bring what older versions, or others, call the arrays under `prefix` into the names of now, in `state`.
+
+        version : that torch notes for the layer that was saved; None in a plain dict
+        Returns what is wrong with them, in words. An array that may be missing is put in its own place.
+        """
+        return []
 
     def astype(self: L, dtype: DTypeLike) -> L:
         """Turn every parameter, gradient and float buffer into `dtype`, in place; returns the layer itself.

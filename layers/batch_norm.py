@@ -62,6 +62,11 @@ class _TrackingNorm(Layer):
         self.running_var: Any = np.ones(num_features, kept) if track_running_stats else None
         self.num_batches_tracked: Any = np.array(0, np.int64) if track_running_stats else None
 
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        if self.num_batches_tracked is not None and (version is None or version < 2):
+            state.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)  # as torch: it stays
+        return []
+
     def _batched(self, x: Array) -> Array:
         """x with a batch axis."""
         return x
@@ -299,6 +304,19 @@ class _InstanceNorm(_TrackingNorm):
         if self._uses_own() and np.prod(self._batched(x).shape[2:]) == 1:
             self.reject("more than one value for each channel of a sample to take the statistics of", x.shape)
         return x
+
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        if version is None and self.running_mean is None:
+            kept = [f"{prefix}{name}" for name in ("running_mean", "running_var") if f"{prefix}{name}" in state]
+            for name in kept:
+                del state[name]
+            if kept:  # as torch, which refuses them even where strict is False
+                name = type(self).__name__
+                return [
+                    f"{' and '.join(kept)} are of an {name} that tracks its statistics, and this one does not: build "
+                    "it with track_running_stats=True, or leave them out (before torch 0.4 they were always stored)"
+                ]
+        return super()._adapt_state(state, prefix, version)
 
     def _axes(self, x: Array) -> Axes:
         """The axes of a group: those that mean and var are taken over."""

@@ -77,6 +77,13 @@ class ViTBlock(Layer):
         dx: Array = dz + self.ln_1.backward(dquery + dkey + dvalue)
         return dx
 
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        for old, new in (("linear_1", "0"), ("linear_2", "3")):  # as torchvision called them up to 0.13
+            for kind in ("weight", "bias"):
+                if f"{prefix}mlp.{old}.{kind}" in state:
+                    state[f"{prefix}mlp.{new}.{kind}"] = state.pop(f"{prefix}mlp.{old}.{kind}")
+        return []
+
 
 class ViTEncoder(Layer):
     """Words get their places, and go through the blocks.
