@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,35 @@ from backhand.models.initialize import normal, zero
 from backhand.models.sampling import sampled, undisturbed
 
 Cache = list[tuple[Array, Array]]  # of each block, the keys and values so far, (N, heads, T, head_dim)
+
+# How many times as long as its second axis the first axis of a weight is, (out, in).
+TIMES = {"c_attn": 3.0, "c_fc": 4.0, "c_proj": 0.25}
+
+
+def _upright(state: dict[str, Any], prefix: str, surely: bool = True) -> list[str]:
+    """Transpose the weights under `prefix` if they are stored as GPT-2's, in whose Conv1D they are (in, out).
+
+    That is decided for all of them at once: the c_proj of the attention is square, and its shape says nothing.
+    surely : without any sign they are upright; else that is an error
+    Returns what is wrong, in words.
+    """
+    found: dict[bool, list[str]] = {True: [], False: []}  # by whether it is transposed
+    weights = []
+    for name, value in state.items():
+        match = re.fullmatch(rf"{re.escape(prefix)}(?:.*\.)?(c_attn|c_fc|c_proj)\.weight", name)
+        if match and len(getattr(value, "shape", ())) == 2:
+            weights.append(name)
+            for transposed, (rows, columns) in ((False, value.shape), (True, value.shape[::-1])):
+                if rows == TIMES[match[1]] * columns:
+                    found[transposed].append(name)
+    if found[True] and found[False]:
+        return [f"{found[True][0]} is stored as (in, out), as GPT-2's is, and {found[False][0]} as (out, in)"]
+    if weights and not surely and not found[True] and not found[False]:
+        return [f"no shape tells whether {weights[0]} is stored as (in, out), as GPT-2's is, or as (out, in)"]
+    if found[True]:
+        for name in weights:
+            state[name] = state[name].T
+    return []
 
 
 class CausalSelfAttention(Layer):
@@ -87,6 +117,11 @@ class CausalSelfAttention(Layer):
         scores[..., np.triu(np.ones((new, known), bool), known - new + 1)] = -np.inf
         return self.c_proj.forward(self._joined(masked_softmax(scores) @ v)), (k, v)
 
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        for mask in ("bias", "masked_bias"):  # constants that GPT-2 and older nanoGPTs store beside the weights
+            state.pop(prefix + mask, None)
+        return _upright(state, prefix)
+
     def _heads(self, qkv: Array) -> tuple[Array, ...]:
         n, t, _ = qkv.shape
         return tuple(qkv.reshape(n, t, 3, self.n_head, -1).transpose(2, 0, 3, 1, 4))
@@ -150,6 +185,9 @@ class GPTBlock(Layer):
         z = x + y
         return z + self.mlp.forward(self.ln_2.forward(z)), known
 
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        return _upright(state, prefix)
+
 
 class GPT(Layer):
     """Tokens in, scores of the next token out, at every place.
@@ -161,7 +199,8 @@ class GPT(Layer):
     bias : in the Linear layers and LayerNorms      approximate : of the GELU, "none" or "tanh"
 
     lm_head and wte are one matrix, whose gradient is the sum of both uses. The names are nanoGPT's
-    (transformer.wte.weight, transformer.h.0.attn.c_attn.weight, ..., lm_head.weight); `load_gpt2` reads GPT-2's.
+    (transformer.wte.weight, transformer.h.0.attn.c_attn.weight, ..., lm_head.weight). `load_state_dict` also reads
+    GPT-2 as Hugging Face stores it, with the weights of attn and mlp transposed, and recognises it by their shapes.
     Weights start from N(0, 0.02^2), those that end a way around from N(0, 0.02^2 / (2 n_layer)), biases from 0.
 
         GPT(65, 64, 4, 4, 128, bias=False)        nanoGPT's configuration for a CPU, 804,096 parameters
@@ -278,20 +317,19 @@ class GPT(Layer):
         return self.lm_head.forward(self.ln_f.forward(x)), grown
 
     def load_gpt2(self, state: Mapping[str, ArrayLike]) -> None:
-        """Load the weights of GPT-2 under the names of their release: `h.0.attn.c_attn.weight`, with or without
-        `transformer.` before them. There the four matrices of a block are transposed, and masks are stored too.
+        """Load the weights of GPT-2 as its release has them: `load_state_dict`, which knows that layout too."""
+        self.load_state_dict(state)
 
-        Raises LayerError where something is missing or does not fit; then nothing has been changed.
-        """
-        own: dict[str, ArrayLike] = {}
-        for key, value in state.items():
-            name = key if key.startswith(("transformer.", "lm_head.")) else f"transformer.{key}"
-            if name.endswith((".attn.bias", ".attn.masked_bias")):
-                continue
-            turned = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-            own[name] = np.asarray(value).T if turned else value
-        own.setdefault("lm_head.weight", own.get("transformer.wte.weight", np.zeros(0)))
-        self.load_state_dict(own)
+    def _adapt_state(self, state: dict[str, Any], prefix: str, version: int | None) -> list[str]:
+        """GPT-2's release: `h.0.attn.c_attn.weight`, with or without `transformer.` before it, and transposed."""
+        bare = [
+            name for name in state if name.startswith(tuple(prefix + part for part in ("wte.", "wpe.", "h.", "ln_f.")))
+        ]
+        if any(name.startswith(f"{prefix}transformer.") for name in state):
+            bare = []
+        for name in bare:
+            state[f"{prefix}transformer.{name.removeprefix(prefix)}"] = state.pop(name)
+        return _upright(state, prefix, surely=not bare)
 
     def _tokens(self, tokens: ArrayLike) -> Array:
         index = self.array(tokens)

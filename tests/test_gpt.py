@@ -5,7 +5,7 @@ import pytest
 
 from backhand.layers import LayerError
 from backhand.losses import CrossEntropyLoss
-from backhand.models import GPT
+from backhand.models import GPT, Sequential
 from backhand.models.sampling import sampled
 
 rng = np.random.default_rng(0)
@@ -92,21 +92,99 @@ def test_drawing():
         sampled(scores, 1, 0, rng)
 
 
-def test_gpt_2_files():
+def gpt_2(generator=7, prefix="", n_layer=2, n_embd=8, head=False):
+    """Weights as Hugging Face stores GPT-2: Conv1D's (in, out), masks beside them, the head left out."""
+    draw = np.random.default_rng(generator).standard_normal
+    state = {"wte.weight": draw((11, n_embd)), "wpe.weight": draw((8, n_embd))}
+    for i in range(n_layer):
+        for name, columns in (("attn.c_attn", 3), ("attn.c_proj", 1), ("mlp.c_fc", 4), ("mlp.c_proj", 0.25)):
+            rows = n_embd if columns >= 1 else 4 * n_embd
+            state[f"h.{i}.{name}.weight"] = 0.3 * draw((rows, int(rows * columns)))
+            state[f"h.{i}.{name}.bias"] = draw(int(rows * columns))
+        for name in (f"h.{i}.ln_1", f"h.{i}.ln_2"):
+            state |= {f"{name}.weight": draw(n_embd), f"{name}.bias": draw(n_embd)}
+        state |= {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 8, 8))), f"h.{i}.attn.masked_bias": np.array(-1e4)}
+    state |= {"ln_f.weight": draw(n_embd), "ln_f.bias": draw(n_embd)}
+    state = {prefix + name: array for name, array in state.items()}
+    return state | ({"lm_head.weight": state[f"{prefix}wte.weight"]} if head else {})
+
+
+def gpt_2_scores(w, tokens, heads=2):
+    """What GPT-2 computes from such weights, in plain NumPy."""
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def conv1d(x, name):
+        return x @ w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    n, t = tokens.shape
+    x = w["wte.weight"][tokens] + w["wpe.weight"][:t]
+    for i in range(2):
+        qkv = conv1d(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").reshape(n, t, 3, heads, -1)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+        weights = np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])) * w[f"h.{i}.attn.bias"][..., :t, :t]
+        y = (weights / weights.sum(-1, keepdims=True)) @ v
+        x = x + conv1d(y.swapaxes(1, 2).reshape(n, t, -1), f"h.{i}.attn.c_proj")
+        z = conv1d(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc")
+        x = x + conv1d(z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))), f"h.{i}.mlp.c_proj")
+    return norm(x, "ln_f") @ w["wte.weight"].T
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("head", [True, False])
+def test_gpt_2_as_hugging_face_stores_it(prefix, head):
+    tokens = rng.integers(0, 11, (3, 7))
+    wanted = gpt_2_scores(gpt_2(), tokens)
+    for load in (GPT.load_gpt2, GPT.load_state_dict):
+        model = small(approximate="tanh").astype(np.float64)
+        load(model, gpt_2(prefix=prefix, head=head))
+        np.testing.assert_allclose(model(tokens), wanted, rtol=1e-9, atol=1e-11)
+    inside = Sequential({"model": small(approximate="tanh").astype(np.float64)})
+    inside.load_state_dict({f"model.{name}": array for name, array in gpt_2(prefix=prefix, head=head).items()})
+    np.testing.assert_allclose(inside(tokens), wanted, rtol=1e-9, atol=1e-11)
+    state = gpt_2(prefix=prefix, head=head)
+    del state[f"{prefix}h.1.ln_2.bias"]
+    with pytest.raises(LayerError, match=r"missing: transformer\.h\.1\.ln_2\.bias$"):
+        small().load_state_dict(state)
+
+
+def test_a_square_matrix_is_never_loaded_the_wrong_way_round():
+    block = "h.0.attn.c_proj.weight"
+    theirs = gpt_2()
+    for part in ("attn.c_attn", "mlp.c_fc", "mlp.c_proj"):  # any one of them tells, in any block
+        model = small()
+        given = {block: theirs[block], f"h.1.{part}.weight": theirs[f"h.1.{part}.weight"]}
+        assert len(model.load_state_dict(given, strict=False).missing_keys) > 20
+        np.testing.assert_array_equal(model.h[0].attn.c_proj.weight.data, theirs[block].T.astype(np.float32))
     model = small()
-    state = model.state_dict()
-    theirs = {}
-    for name, value in state.items():
-        if name != "lm_head.weight":
-            turned = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-            theirs[name.removeprefix("transformer.")] = value.T if turned else value
-    theirs["h.0.attn.bias"] = np.tril(np.ones((1, 1, 8, 8)))
-    other = GPT(11, 8, 2, 2, 8, rng=1)
-    other.load_gpt2(theirs)
-    assert all((value == state[name]).all() for name, value in other.state_dict().items())
-    del theirs["h.1.ln_2.bias"]
-    with pytest.raises(LayerError, match=r"missing: transformer.h.1.ln_2.bias"):
-        GPT(11, 8, 2, 2, 8, rng=1).load_gpt2(theirs)
+    before = model.state_dict()
+    with pytest.raises(LayerError, match=r"no shape tells whether transformer.h.0.attn.c_proj.weight is stored as"):
+        model.load_state_dict({block: theirs[block]}, strict=False)
+    both = theirs | {"h.1.mlp.c_fc.weight": theirs["h.1.mlp.c_fc.weight"].T}
+    for strict in (True, False):
+        with pytest.raises(LayerError, match=r"c_attn.weight is stored as \(in, out\).* and .*h.1.mlp.c_fc.weight as"):
+            model.load_state_dict(both, strict)
+    np.testing.assert_equal(model.state_dict(), before)
+    for prefix, layer in (("h.0.", model.h[0]), ("h.0.attn.", model.h[0].attn)):  # a part alone
+        part = {name.removeprefix(prefix): array for name, array in theirs.items() if name.startswith(prefix)}
+        assert layer.load_state_dict(part) == ([], [])
+        np.testing.assert_array_equal(model.h[0].attn.c_proj.weight.data, theirs[block].T.astype(np.float32))
+
+
+def test_nanogpts_own_layout_stays_as_it_is():
+    state = {name: array + 1 for name, array in small().state_dict().items()}
+    masks = {f"transformer.h.{i}.attn.bias": np.tril(np.ones((1, 1, 8, 8))) for i in range(2)}
+    model = small()
+    assert model.load_state_dict(state | masks) == ([], [])
+    np.testing.assert_equal(model.state_dict(), state)
+    bare = {name.removeprefix("transformer."): array + 1 for name, array in state.items() if name != "lm_head.weight"}
+    assert model.load_state_dict(bare) == ([], [])
+    np.testing.assert_equal(model.state_dict(), {name: array + 1 for name, array in state.items()})
+    alone = {"transformer.h.0.attn.c_proj.weight": state["transformer.h.0.attn.c_proj.weight"]}
+    model.load_state_dict(alone, strict=False)
+    np.testing.assert_array_equal(model.h[0].attn.c_proj.weight.data, *alone.values())
 
 
 def test_wrong_tokens():
