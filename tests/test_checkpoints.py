@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from backhand.layers import Layer, LayerError, Linear, Parameter, ReLU
+from backhand.layers import BatchNorm1d, Embedding, Layer, LayerError, Linear, Parameter, ReLU
 from backhand.models import Repeat, Sequential
 from backhand.training import load_weights, read_metadata, read_weights, save_weights
 from tests.conftest import need
@@ -117,6 +118,58 @@ def test_the_report_of_what_fits_in_part(tmp_path):
     after = mine.state_dict()
     np.testing.assert_equal(after["body.weight"], read_weights(path)["body.weight"])
     np.testing.assert_equal(after["head.weight"], before["head.weight"])
+
+
+def test_the_report_of_what_is_tied_or_older(tmp_path):
+    model = Sequential({"wte": Embedding(5, 4, rng=0), "norm": BatchNorm1d(4), "head": Linear(4, 5, bias=False, rng=1)})
+    model["head"].weight = model["wte"].weight
+    whole = {name: array + 2 for name, array in model.state_dict().items()}
+    count = whole.pop("norm.num_batches_tracked")
+    del whole["head.weight"]
+    save_file(whole, tmp_path / "a")
+    for options in ({}, {"strict": False}, {"misshapen": True}, {"strict": False, "misshapen": True}):
+        report = load_weights(model, tmp_path / "a", **options)
+        assert report.missing_keys == report.unexpected_keys == report.misshapen_keys == []
+        assert report.loaded_keys == list(whole)
+        assert str(report).split("\n") == [
+            "5 arrays loaded",
+            "2 not in the file, and not missing:",
+            "  norm.num_batches_tracked: older files have none; left as it was",
+            "  head.weight: is wte.weight",
+        ]
+    np.testing.assert_equal(model.state_dict()["head.weight"], whole["wte.weight"])
+    assert model["norm"].num_batches_tracked == count - 2
+    save_file({**whole, "wte.weight": np.ones((6, 4), np.float32)}, tmp_path / "a")  # neither of the two fits
+    report = load_weights(model, tmp_path / "a", misshapen=True)
+    assert report.misshapen_keys == ["wte.weight"] and report.excused_keys["head.weight"] == "is wte.weight"
+    np.testing.assert_equal(model.state_dict()["head.weight"], whole["wte.weight"])
+    save_file({**whole, "head.weight": np.ones((6, 4), np.float32)}, tmp_path / "a")  # one would, and one not
+    with pytest.raises(LayerError, match=r"a does not fit; wte\.weight and head\.weight are one array here"):
+        load_weights(model, tmp_path / "a", strict=False, misshapen=True)
+
+
+@pytest.mark.parity
+def test_what_safetensors_writes_of_a_tied_model(tmp_path):
+    torch = need("torch")
+    from safetensors.torch import load_file, save_model
+
+    def twin():
+        model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 5, bias=False))
+        model[1].weight = model[0].weight
+        return model
+
+    theirs, ours = twin(), Sequential(Embedding(5, 4, rng=0), Linear(4, 5, bias=False, rng=1))
+    ours[1].weight = ours[0].weight
+    save_model(theirs, tmp_path / "theirs")
+    assert len(read_weights(tmp_path / "theirs")) == 1
+    report = load_weights(ours, tmp_path / "theirs")
+    assert len(report.loaded_keys) == len(report.excused_keys) == 1
+    np.testing.assert_array_equal(ours[1].weight.data, theirs[0].weight.detach().numpy())
+    ours[0].weight.data += 1
+    save_weights(ours, tmp_path / "ours")
+    other = twin()
+    other.load_state_dict(load_file(tmp_path / "ours"))
+    np.testing.assert_array_equal(ours[1].weight.data, other[0].weight.detach().numpy())
 
 
 def test_a_prefix_in_the_file_is_taken_off(tmp_path):

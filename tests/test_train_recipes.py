@@ -268,6 +268,33 @@ def test_weights_to_begin_with(here, capsys):
     assert not (here / "three").exists()
 
 
+def test_weights_of_gpt_2_to_begin_with(here, capsys, monkeypatch):
+    monkeypatch.setattr(writing.Transformer, "every", 1)
+    (here / "text.txt").write_text("to be or not to be, that is the question\n" * 60)
+    first = ["train", "--model", "gpt", "--data", "text.txt", "--width", "8", "--epochs", "1", "--lr", "1e-9"]
+    assert run(*first, "--out", "one", "--quiet") == 0
+    ours = load_file(here / "one/model.safetensors")
+    theirs = {
+        name.removeprefix("transformer."): np.ascontiguousarray(array.T) if "c_" in name else array
+        for name, array in ours.items()
+        if name != "lm_head.weight"
+    }
+    save_file(theirs | {"h.0.attn.bias": np.tril(np.ones((1, 1, 64, 64), np.float32))}, here / "gpt2.safetensors")
+    capsys.readouterr()
+    assert run(*first, "--seed", "3", "--weights", "gpt2.safetensors", "--out", "two") == 0
+    printed = capsys.readouterr().out
+    told = "not in the file, and not missing:\n  lm_head.weight: is transformer.wte.weight"
+    assert f"gpt2.safetensors: {len(theirs)} arrays loaded\n1 {told}" in printed
+    assert "missing, left" not in printed and "misshapen" not in printed and "unexpected" not in printed
+    for name, array in load_file(here / "two/model.safetensors").items():
+        np.testing.assert_allclose(array, ours[name], atol=1e-6, err_msg=name)
+    theirs["h.1.attn.c_attn.weight"] = theirs["h.1.attn.c_attn.weight"].T.copy()
+    save_file(theirs, here / "mixed.safetensors")
+    assert run(*first, "--weights", "mixed.safetensors", "--out", "three") == 2
+    assert capsys.readouterr().err.count("is stored as (in, out), as GPT-2's is, and transformer.h.") == 1
+    assert not (here / "three").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "optimizer", "names"),
     [

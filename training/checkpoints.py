@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from backhand.layers.base import Layer
+from backhand.layers.base import Layer, LayerError
 from backhand.layers.parameter import Array
+from backhand.layers.states import compare
 
 
 def save_weights(model: Layer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -28,6 +29,7 @@ class WeightsReport(NamedTuple):
     missing_keys : of the model alone      unexpected_keys : of the file alone
     misshapen_keys : in both, with different shapes      loaded_keys : what was copied
     shapes : for each of the misshapen ones, the shape in the model and that in the file
+    excused_keys : what is not in the file and need not be, and why: of an array with two names, one is enough
     """
 
     missing_keys: list[str]
@@ -35,18 +37,19 @@ class WeightsReport(NamedTuple):
     misshapen_keys: list[str]
     loaded_keys: list[str]
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    excused_keys: dict[str, str] = {}
 
     def __str__(self) -> str:
+        shapes = {name: f"{model} here, {file} in the file" for name, (model, file) in self.shapes.items()}
         lines = [f"{len(self.loaded_keys)} arrays loaded"]
-        for what, keys in (
-            ("missing, left as they were", self.missing_keys),
-            ("misshapen, left as they were", self.misshapen_keys),
-            ("unexpected, not used", self.unexpected_keys),
+        for what, keys, about in (
+            ("not in the file, and not missing", self.excused_keys, self.excused_keys),
+            ("missing, left as they were", self.missing_keys, {}),
+            ("misshapen, left as they were", self.misshapen_keys, shapes),
+            ("unexpected, not used", self.unexpected_keys, {}),
         ):
             lines += [f"{len(keys)} {what}:"] * bool(keys)
-            for key in keys:
-                model, file = self.shapes.get(key, ((), ()))
-                lines.append(f"  {key}" + (f": {model} here, {file} in the file" if key in self.shapes else ""))
+            lines += [f"  {key}: {about[key]}" if key in about else f"  {key}" for key in keys]
         return "\n".join(lines)
 
 
@@ -66,25 +69,12 @@ def load_weights(
     Raises FileNotFoundError or ValueError that name the file, or the LayerError of `load_state_dict` where the
     weights do not fit; then nothing has been changed.
     """
-    state = {name.removeprefix(prefix): array for name, array in read_weights(path).items()}
-    own = {name: array.shape for name, array in model.state_dict().items()}
-    shapes = {
-        name: (shape, state[name].shape) for name, shape in own.items() if name in state and state[name].shape != shape
-    }
-    if misshapen:
-        fitting = {name: array for name, array in state.items() if name not in shapes}
-        left = [name for name in own if name not in state]
-        if strict and (left or len(state) > len(own.keys() & state.keys())):
-            model.load_state_dict(state)  # which says all that is wrong
-        model.load_state_dict(fitting, strict=False)
-    else:
-        model.load_state_dict(state, strict)
+    found = compare(model, {name.removeprefix(prefix): array for name, array in read_weights(path).items()})
+    if problems := found.problems(strict, misshapen):
+        raise LayerError(model, f"{os.fspath(path)} does not fit; {problems}")
+    found.copy()
     return WeightsReport(
-        [name for name in own if name not in state],
-        [name for name in state if name not in own],
-        list(shapes),
-        [name for name in own if name in state and name not in shapes],
-        shapes,
+        found.missing, found.unexpected, list(found.misshapen), list(found.arrays), found.misshapen, found.excused
     )
 
 

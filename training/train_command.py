@@ -296,7 +296,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--weights",
         metavar="FILE",
-        help="begin with these weights (safetensors), as far as they fit; says what did not",
+        help="begin with these weights (safetensors; GPT-2's as Hugging Face stores them too), as far as they fit; "
+        "says what did not",
     )
     out = command.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", help="the run folder (runs/DATA-MODEL, numbered when it exists)")
