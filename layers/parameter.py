@@ -32,8 +32,8 @@ class Parameter:
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         array = np.array(data)
-        dtype = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.dtype(np.float32)
-        self.data: Array = array.astype(dtype, copy=False)
+        kind = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.float32
+        self.data: Array = array.astype(kind, copy=False)
         self.grad = np.zeros(self.data.shape, self.data.dtype)
         self.requires_grad = requires_grad
         self.zeroed = -1
@@ -122,7 +122,7 @@ def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtyp
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype, if weights can have it: integers would all become 0."""
+    """The dtype in this machine's byte order, if weights can have it: integers would all become 0."""
     kind = np.dtype(dtype).newbyteorder("=")
     if kind.kind != "f":
         raise ValueError(f"expected a float dtype, got {kind}")

@@ -46,7 +46,8 @@ def in_parts(work: Callable[[slice], T], length: int, least: int = 1) -> list[T]
     """[work(part), ...] for consecutive slices that cover range(length), one for each thread, side by side.
 
     least : no part is shorter than this; with one thread, or little to do, it is one call in this thread
-    Parts must not write to the same memory. The first exception is raised once all parts have ended.
+    Parts must not write to the same memory. The first exception is raised once all parts have ended; a part for which
+    there is no thread to be had is worked on in this one.
     """
     parts = length // max(least, 1)
     threads = min(parts, get_num_threads()) if parts > 1 else 1
@@ -63,10 +64,12 @@ def in_parts(work: Callable[[slice], T], length: int, least: int = 1) -> list[T]
     futures: list[Future[T]] = []
     with _held_to_one():
         try:
-            pool = _pool(threads - 1)
-            for part in others:
-                futures.append(pool.submit(quietly, part))
-            return [work(first), *(future.result() for future in futures)]
+            with contextlib.suppress(RuntimeError):  # no thread can be started
+                pool = _pool(threads - 1)
+                for part in others:
+                    futures.append(pool.submit(quietly, part))
+            done = [work(first), *(future.result() for future in futures)]
+            return [*done, *(work(part) for part in others[len(futures) :])]
         finally:
             for future in futures:
                 future.exception()  # waits

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from backhand.layers.base import Layer
 from backhand.layers.guard import HALF
 from backhand.layers.parameter import Array
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.optimizers.base import is_number
 
 
@@ -70,11 +71,12 @@ class ExponentialMovingAverage:
             copied = buffers
         n = self.n_averaged + 1
         decay = min(self.decay, n / (9 + n)) if self.warm_up else self.decay
-        for mine, its in averaged:
-            _towards(mine, its, decay)
-        for mine, its in copied:
-            mine[...] = its
-        self.n_averaged = n
+        with Uninterrupted(), np.errstate(all="ignore"):
+            for mine, its in averaged:
+                _towards(mine, its, decay)
+            for mine, its in copied:
+                mine[...] = its
+            self.n_averaged = n
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[Layer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, zero_grads
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.optimizers.blocks import Block, remembered_in
 
 NOT_NEGATIVE = (
@@ -45,6 +47,7 @@ class Optimizer:
         self._frozen: list[Parameter] = []
         self._apart: dict[Parameter, dict[str, Any]] = {}  # state of parameters that are in no block
         self._sizes: list[int] = []
+        self._checked: list[dict[str, Any]] = []  # the groups, as their options were when they were last looked at
         if isinstance(params, (Layer, Parameter)) or not isinstance(params, Iterable):
             hint = "; pass model.parameters()" if isinstance(params, Layer) else ""
             self._fail(f"expected an iterable of Parameters or of dicts, got {type(params).__name__}{hint}")
@@ -73,6 +76,16 @@ class Optimizer:
             if not are_numbers(betas, 2) or not all(0 <= beta < 1 for beta in betas):
                 self._fail(f"expected betas to be two numbers in [0, 1), got {betas!r}")
 
+    def _check_options(self) -> None:
+        """Raise ValueError for an option that was changed into one that `update` could not take."""
+        for i, group in enumerate(self.param_groups):
+            lr = group.get("lr", 0.0)
+            as_before = i < len(self._checked) and {**self._checked[i], "lr": lr} == group
+            if not (as_before and is_number(lr) and math.isfinite(lr)):  # a schedule changes nothing but the rate
+                # a rate just below 0, as rounding makes it at the end of a schedule, does no harm
+                self.check({**group, "lr": abs(lr)} if is_number(lr) else group)
+        self._checked = [dict(group) for group in self.param_groups]
+
     def scalar(self, name: str, array: Array) -> Any:
         """A state of one number, from a state_dict."""
         return float(array)
@@ -80,11 +93,18 @@ class Optimizer:
     # ------------------------------------------------------------------ what is called while training
 
     def step(self) -> None:
-        """Update every trainable parameter by its gradient."""
+        """Update every trainable parameter by its gradient: all of them, or none where that raises an error.
+
+        What could raise one is looked at before anything is changed; an interrupt (Ctrl-C) waits for the end of it.
+        """
         self._settle()
-        for group, block in self._blocks:
+        if self._checked != self.param_groups:
+            self._check_options()
+        for _, block in self._blocks:
             block.collect()
-            self.update(group, block)
+        with Uninterrupted(), np.errstate(all="ignore"):
+            for group, block in self._blocks:
+                self.update(group, block)
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, the frozen parameters' too."""
@@ -171,7 +191,7 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         # a copied view owns its numbers: a copy of the optimizer starts from the state and lays out afresh
-        return {**self.__dict__, "_apart": self.state, "_blocks": [], "_frozen": [], "_sizes": []}
+        return {**self.__dict__, "_apart": self.state, "_blocks": [], "_frozen": [], "_sizes": [], "_checked": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.optimizers import Optimizer
 
 
@@ -46,8 +47,9 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go one step on; call it after the optimizer's."""
-        self.last_epoch += 1
-        self._set(self.rates())
+        with Uninterrupted():  # t and the rates of all groups agree
+            self.last_epoch += 1
+            self._set(self.rates())
 
     def get_last_lr(self) -> list[float]:
         """The rates that were set last, one for each group."""

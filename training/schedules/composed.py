@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.optimizers import Optimizer
 from backhand.training.schedules.base import LRScheduler
 from backhand.training.schedules.plateau import ReduceLROnPlateau
@@ -70,13 +71,14 @@ class SequentialLR(_Composed):
         self._last_lr = self._rates()
 
     def step(self) -> None:
-        self.last_epoch += 1
-        i = bisect_right(self._milestones, self.last_epoch)
-        if i > 0 and self._milestones[i - 1] == self.last_epoch:
-            self._schedulers[i]._restart()
-        else:
-            self._schedulers[i].step()
-        self._last_lr = self._rates()
+        with Uninterrupted():
+            self.last_epoch += 1
+            i = bisect_right(self._milestones, self.last_epoch)
+            if i > 0 and self._milestones[i - 1] == self.last_epoch:
+                self._schedulers[i]._restart()
+            else:
+                self._schedulers[i].step()
+            self._last_lr = self._rates()
 
     def __repr__(self) -> str:
         return f"SequentialLR({self._schedulers!r}, milestones={self._milestones})"
@@ -113,9 +115,10 @@ class ChainedScheduler(_Composed):
         self._last_lr = self._rates()
 
     def step(self) -> None:
-        for schedule in self._schedulers:
-            schedule.step()
-        self._last_lr = self._rates()
+        with Uninterrupted():
+            for schedule in self._schedulers:
+                schedule.step()
+            self._last_lr = self._rates()
 
     def __repr__(self) -> str:
         return f"ChainedScheduler({self._schedulers!r})"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import SupportsFloat
 
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.optimizers import Optimizer
 from backhand.training.schedules.base import LRScheduler, check_optimizer, for_each_group
 
@@ -62,20 +63,21 @@ class ReduceLROnPlateau(LRScheduler):
     def step(self, metrics: SupportsFloat) -> None:  # type: ignore[override]
         """Take in the number of this epoch."""
         current = float(metrics)
-        self.last_epoch += 1
-        if self.is_better(current):
-            self.best = current
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self._reduce()
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-        self._last_lr = self._rates()
+        with Uninterrupted():
+            self.last_epoch += 1
+            if self.is_better(current):
+                self.best = current
+                self.num_bad_epochs = 0
+            else:
+                self.num_bad_epochs += 1
+            if self.cooldown_counter > 0:
+                self.cooldown_counter -= 1
+                self.num_bad_epochs = 0
+            if self.num_bad_epochs > self.patience:
+                self._reduce()
+                self.cooldown_counter = self.cooldown
+                self.num_bad_epochs = 0
+            self._last_lr = self._rates()
 
     def is_better(self, value: float) -> bool:
         """Whether a number is better than the best so far, by more than the threshold; nan never is."""
