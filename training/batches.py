@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.datasets.arrays import as_numbers, describe
 from backhand.layers.parameter import Array
 
 Batch = tuple[tuple[Any, ...], Any]  # the inputs of the model, the target
@@ -20,8 +21,8 @@ class ArrayBatches:
 
     def __init__(self, name: str, inputs: tuple[Any, ...], target: Any = None) -> None:
         self.name = name
-        self.inputs = tuple(_samples(f"{name}: expected each input", x) for x in inputs)
-        self.target: Any = None if target is None else _samples(f"{name}: expected the target", target)
+        self.inputs = tuple(as_numbers(f"{name}: expected each input", x) for x in inputs)
+        self.target: Any = None if target is None else as_numbers(f"{name}: expected the target", target)
         lengths = [len(each) for each in (*self.inputs, self.target) if each is not None]
         if len(set(lengths)) > 1:
             raise ValueError(f"{name}: expected arrays of one length, got {' and '.join(map(str, lengths))} samples")
@@ -84,10 +85,14 @@ class StreamBatches:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise ValueError(
                     f"{self.name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; "
-                    f"got an iterable of {_describe(batch)}"
+                    f"got an iterable of {describe(batch)}"
                 )
             x, y = batch
-            yield tuple(np.asarray(each) for each in (x if isinstance(x, tuple) else (x,))), np.asarray(y)
+            inputs = x if isinstance(x, tuple) else (x,)
+            yield (
+                tuple(np.asarray(as_numbers(f"{self.name}: expected each input of a batch", each)) for each in inputs),
+                np.asarray(as_numbers(f"{self.name}: expected the target of a batch", y, axes=0)),
+            )
         if none:
             raise ValueError(f"{self.name}: expected at least one batch, got none (an iterator that was used up?)")
 
@@ -97,18 +102,56 @@ class StreamBatches:
 
 
 def as_batches(name: str, data: Any) -> ArrayBatches | StreamBatches:
-    """What `fit` and `evaluate` are given, ready to be cut."""
-    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[1], "shape"):
+    """What `fit` and `evaluate` are given, ready to be cut: a pair (x, y), or an iterable of batches, each a pair.
+
+    Of two things, the second says which. An array is y. So is a list of numbers in a tuple, (x, y). A tuple in a list
+    is a batch, [(x, y), (x, y)]; so is whatever holds arrays, [[x, y], [x, y]], as long as it is not two lists in a
+    tuple. The rest can be either where it is two times two, and is refused.
+    """
+    if isinstance(data, (tuple, list)) and len(data) == 2 and _is_pair(name, data[0], data[1], isinstance(data, tuple)):
         x, y = data
         return ArrayBatches(name, x if isinstance(x, tuple) else (x,), y)
     if isinstance(data, (str, bytes, np.ndarray, dict)) or not isinstance(data, Iterable):
         raise ValueError(
-            f"{name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; got {_describe(data)}"
+            f"{name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; got {describe(data)}"
         )
     parts = [part for part in ("train", "validation", "test") if hasattr(data, part)]
     if parts:
         raise ValueError(f"{name}: expected a pair of arrays (x, y), got several; give its .{parts[0]}")
     return StreamBatches(name, data)
+
+
+def _is_pair(name: str, x: Any, y: Any, in_a_tuple: bool) -> bool:
+    """Whether two things are x and y, and not two batches; ValueError where nobody can tell."""
+    if hasattr(y, "shape"):
+        return True
+    if not (_like_a_batch(x) and _like_a_batch(y)):
+        if isinstance(y, list):
+            return True
+        raise ValueError(
+            f"{name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; got {describe(x)} "
+            f"and {describe(y)}"
+        )
+    with_arrays = all(any(hasattr(part, "shape") for part in each) for each in (x, y))
+    tuples = type(y) is not list and type(x) is not list
+    if (with_arrays and (tuples or not in_a_tuple)) or (tuples and not in_a_tuple):
+        return False
+    if in_a_tuple and isinstance(y, list) and not hasattr(y[0], "shape"):
+        return True
+    raise ValueError(
+        f"{name}: expected a pair of arrays (x, y), or an iterable of such pairs as batches; got a "
+        f"{'tuple' if in_a_tuple else 'list'} of two times two, which can be either: give two arrays (x, y), or a "
+        "list of tuples, [(x, y), (x, y)]"
+    )
+
+
+def _like_a_batch(data: Any) -> bool:
+    """Whether it is two things, the first of which has an axis for the samples."""
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and (isinstance(data[0], (tuple, list)) or getattr(data[0], "shape", ()) != ())
+    )
 
 
 def rows_of(inputs: tuple[Any, ...], axis: int = 0) -> int:
@@ -117,24 +160,8 @@ def rows_of(inputs: tuple[Any, ...], axis: int = 0) -> int:
     return int(shape[axis]) if len(shape) > axis else 1
 
 
-def _samples(expected: str, data: Any) -> Any:
-    """An array with a first axis: as it is where it is one (mapped from a file, say), or made of a list."""
-    array = data if isinstance(data, np.ndarray) else np.asarray(data)
-    if array.ndim == 0 or array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{expected} to be an array of numbers with the samples on its first axis, got {_describe(array)}"
-        )
-    return array
-
-
 def _rows(array: Any, rows: Any) -> Array:
     # take() is the faster, but reads the whole of an array that it cannot use as it lies
     if type(array) is np.ndarray and type(rows) is np.ndarray and array.flags.c_contiguous:
         return array.take(rows, axis=0)
     return np.asarray(array[rows])
-
-
-def _describe(data: Any) -> str:
-    if isinstance(data, np.ndarray):
-        return f"an array of shape {data.shape} and dtype {data.dtype}"
-    return f"{type(data).__name__} {data!r}"[:60]
