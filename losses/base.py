@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import one_of, refuse
 from backhand.layers.base import Layer
-from backhand.layers.broadcasting import broadcast_together, broadcasts_to, unbroadcast
+from backhand.layers.broadcasting import broadcasts_to
 from backhand.layers.parameter import Array
 
 TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
@@ -59,13 +59,8 @@ class Loss(Layer):
         if dout is None:
             given: float = 1.0
         else:
-            try:
-                gradient = np.asarray(dout, dtype)
-            except (TypeError, ValueError):
-                self.reject("dout as a number, or an array of the shape of what forward gave", repr(dout)[:60])
-            wanted = shape if self.reduction == "none" else ()
-            if gradient.shape not in ((), wanted):
-                self.reject(f"dout of shape {wanted}", gradient.shape)
+            number = not isinstance(dout, (tuple, list)) and np.ndim(dout) == 0  # the same for all
+            gradient: Array = self._matched(dout, (() if number or self.reduction != "none" else shape, dtype))
             if gradient.shape == shape and self.reduction == "none":
                 return gradient
             given = float(gradient)
@@ -84,22 +79,35 @@ class Loss(Layer):
         """`value` as an array of whatever it holds: labels are checked against x, not here."""
         return self.native(value, f"{name} as an array")
 
-    def pair(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
-        """Input and target as two float arrays of one shape and dtype, or the error that names both shapes."""
+    def pair(self, x: ArrayLike, target: ArrayLike, name: str = "a target") -> tuple[Array, Array]:
+        """Input and target as two float arrays of one shape and dtype, or the error that names both shapes.
+
+        They never broadcast: a column (N, 1) against a row (N,) is a table of all pairs, and nobody's mean.
+        """
         x = self.input(x)
         target = self.input(target, x.dtype)
         if x.shape != target.shape:
-            self.reject(f"a target of the input's shape {x.shape}", target.shape)
+            self.reject(f"{name} of the input's shape {x.shape}", target.shape, _reshaping(name, target.shape, x.shape))
         return x, target
 
-    def together(self, *inputs: ArrayLike) -> tuple[Array, ...]:
-        """Inputs and target as float arrays of the first one's dtype, whose shapes broadcast; or the error."""
-        first = self.input(inputs[0])
-        others = [self.input(x, first.dtype) for x in inputs[1:]]
-        shapes = [x.shape for x in (first, *others)]
-        if not broadcast_together(*shapes):
-            self.reject("shapes that broadcast together", " and ".join(map(str, shapes)))
-        return first, *others
+    def signs(self, target: Array) -> None:
+        """LayerError unless every target is 1 or -1."""
+        wrong = np.abs(target) != 1
+        if wrong.any():
+            hint = "2 * target - 1 makes them of 0 and 1" if np.isin(target, (0, 1)).all() else ""
+            self.reject("a target of 1 and -1", _first(target, wrong), hint)
+
+    def shares(self, target: Array, name: str = "target", slack: float = 1e-5) -> None:
+        """LayerError unless every number is between 0 and 1, but for a little rounding."""
+        self.no_signs(target)
+        low, high = target.min(), target.max()
+        if not (low >= -slack and high <= 1 + slack):  # nan neither
+            self.reject(f"{name} between 0 and 1", f"{low:g} to {high:g}")
+
+    def no_signs(self, target: Array) -> None:
+        """LayerError for labels of -1 and 1 where 0 and 1 are meant; torch takes any number there, and so do we."""
+        if np.minimum.reduce(target, axis=None) == -1 and (np.abs(target) == 1).all():
+            self.reject("target between 0 and 1", "-1 and 1", "(target + 1) / 2 makes them of these")
 
 
 class Pointwise(Loss):
@@ -107,7 +115,7 @@ class Pointwise(Loss):
 
         L = reduce(l(x, target))        dx = dl * l'(x, target)
 
-    x, target : shapes that broadcast together; l has the shape that they make
+    x, target : one shape, any, and so is l
 
     A subclass writes `function(x, target)` and `gradient(dl, x, target)`, `operands` where it takes less, and `count`
     where "mean" is not by the number of all l.
@@ -115,7 +123,7 @@ class Pointwise(Loss):
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
         """Input and target as arrays of x's dtype, once they are known to be what the loss takes."""
-        return self.together(x, target)
+        return self.pair(x, target)
 
     def function(self, x: Array, target: Array) -> Array:
         """All l, a new array."""
@@ -139,7 +147,23 @@ class Pointwise(Loss):
     def backward(self, dout: Any = None) -> Array:
         dl = self.upstream(dout)
         x, target = self.saved()
-        return np.asarray(unbroadcast(self.gradient(dl, x, target), x.shape), x.dtype)
+        return np.asarray(self.gradient(dl, x, target), x.dtype)
+
+
+# ---------------------------------------------------------------------- what the errors say
+
+
+def _reshaping(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """The reshape that mends a shape, where the numbers are as many and stay in their order."""
+    if math.prod(shape) != math.prod(wanted) or (sorted(shape) == sorted(wanted) and 1 not in shape):
+        return ""  # turned round, it wants more than another shape
+    return f"{name.split()[-1]}.reshape({', '.join(map(str, wanted)) or '()'}) mends it"
+
+
+def _first(values: Array, wrong: Array) -> str:
+    """The first number that is wrong, and where it stands."""
+    where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"{values[where]:g} at {list(where)}"
 
 
 # ---------------------------------------------------------------------- sums and weights

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.activations import sigmoid, softplus
-from backhand.layers.broadcasting import broadcasts_to
 from backhand.layers.memory import empty_like
 from backhand.layers.parameter import Array
 from backhand.losses.base import TINY, Loss, Pointwise, alone, weight_for, weights
@@ -43,6 +42,7 @@ class BCEWithLogitsLoss(Loss):
 
     def forward(self, x: ArrayLike, target: ArrayLike) -> Any:
         x, y = self.pair(x, target)
+        self.no_signs(y)
         if self.weight is None and self.pos_weight is None:
             losses = np.subtract(1, y, out=empty_like(x))
             losses *= x
@@ -93,9 +93,8 @@ class BCELoss(Pointwise):
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
         x, target = self.pair(x, target)
-        for name, values in (("x", x), ("target", target)):
-            if not (values.min() >= 0 and values.max() <= 1):  # nan neither
-                self.reject(f"{name} between 0 and 1", f"{values.min():g} to {values.max():g}")
+        self.shares(x, "x", slack=0)
+        self.shares(target)
         weight_for(self, "weight", x)
         return x, target
 
@@ -129,6 +128,7 @@ class MultiLabelSoftMarginLoss(Loss):
         x, y = self.pair(x, target)
         if x.ndim == 0:
             self.reject("x of shape (..., C)", x.shape)
+        self.no_signs(y)
         surprise = y * softplus(-x) + (1 - y) * softplus(x)
         losses = np.asarray((weight_for(self, "weight", x) * surprise).mean(-1), x.dtype)
         self.save(x, y, out=losses)
@@ -146,16 +146,15 @@ class SoftMarginLoss(Pointwise):
 
         l = log(1 + exp(-y x))        dx = -dl * y sigmoid(-y x)
 
-    x : any shape      target y : a shape that broadcasts to it
+    x, target y : one shape, any; y is 1 or -1
 
     Where exp overflows, torch has inf; here the sum is max(z, 0) + log(1 + exp(-|z|)) with z = -y x, right at any z.
     torch.nn.SoftMarginLoss
     """
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
-        x, target = self.together(x, target)
-        if not broadcasts_to(target.shape, x.shape):
-            self.reject(f"a target that broadcasts to the input's shape {x.shape}", target.shape)
+        x, target = self.pair(x, target)
+        self.signs(target)
         return x, target
 
     def function(self, x: Array, target: Array) -> Array:

@@ -133,7 +133,7 @@ class CTCLoss(Loss):
         array = self.array(lengths)
         if array.dtype.kind not in "iu" or array.size != samples or array.ndim > 1:
             self.reject(f"{name} as {samples} integers", f"{array.dtype} of shape {array.shape}")
-        if array.min() < 0 or (most is not None and array.max() > most):
+        if array.min() < 0 or array.max() > (np.iinfo(np.intp).max if most is None else most):
             upto = "0 or more" if most is None else f"0 to {most}"
             self.reject(f"{name} of {upto}", f"{array.min()} to {array.max()}")
         return array.reshape(-1).astype(np.intp)
@@ -145,14 +145,14 @@ class CTCLoss(Loss):
         if labels.dtype.kind not in "iuf":
             self.reject("targets of integers", f"dtype {labels.dtype}")
         longest = int(lengths.max())
-        counts = np.arange(longest) < lengths[:, None]
-        if labels.ndim == 1 and labels.size != lengths.sum():
+        if labels.ndim == 1 and (longest > labels.size or labels.size != lengths.sum()):
             self.reject(f"{lengths.sum()} targets in one row, as target_lengths say", labels.size)
         if labels.ndim not in (1, 2) or (labels.ndim == 2 and (len(labels) != samples or labels.shape[1] < longest)):
             wanted = f"({samples}, {longest}) or longer" + (" or one row" if single else ", or one row of all")
             self.reject(f"targets of shape {wanted}", labels.shape)
+        counts = np.arange(longest) < lengths[:, None]
         used = labels if labels.ndim == 1 else labels[:, :longest][counts]
-        if used.size and (used.min() < 0 or used.max() >= classes or (used != used.astype(np.intp)).any()):
+        if not ((used >= 0) & (used < classes) & (used % 1 == 0)).all():  # nan neither
             self.reject(f"integer targets from 0 to {classes - 1}", f"{used.min()} to {used.max()}")
         if (used == self.blank).any():
             hint = "a label needs a class of its own, and what fills up a row lies beyond the target's length"

@@ -19,8 +19,7 @@ class KLDivLoss(Pointwise):
 
         l = y (log y - x)        dx = -dl * y
 
-    x : log-probabilities      target y : probabilities, or their logarithms with log_target
-    shapes that broadcast together
+    x : log-probabilities, of any shape      target y : as many probabilities, or their logarithms with log_target
     reduction : "batchmean" divides the sum by the length of the first axis, and is the KL divergence of the
         mathematicians; "mean" divides by the number of all l
     log_target : then y = exp(target)
@@ -53,7 +52,7 @@ class PoissonNLLLoss(Pointwise):
         l = exp(x) - y x            dx = dl * (exp(x) - y)            x the logarithm of the rate
         l = x - y log(x + eps)      dx = dl * (1 - y / (x + eps))     x the rate itself (log_input=False)
 
-    x, target y : shapes that broadcast together; y >= 0
+    x, target y : one shape, any; y >= 0
     full : add log y!, which moves no gradient, by Stirling: y log y - y + log(2 pi y) / 2 where y > 1
     eps : keeps the logarithm of a rate of 0 finite
 
@@ -89,7 +88,7 @@ class GaussianNLLLoss(Loss):
         l = (log v + d^2 / v) / 2,    d = x - target,    v = max(var, eps)
         dx = dl * d / v,    dvar = dl * (1 - d^2 / v) / 2v
 
-    x : any shape      target : broadcasts with it
+    x, target : one shape, any
     var : >= 0, x's shape, or with 1 in place of one of its sizes, or without the last one; or one Python float
     full : add log(2 pi) / 2, which moves no gradient      eps : the least variance
 
@@ -104,11 +103,10 @@ class GaussianNLLLoss(Loss):
         self.eps = number(self, "eps", eps)
 
     def forward(self, x: ArrayLike, target: ArrayLike, var: ArrayLike) -> Any:
-        x = self.input(x)
-        aligned = (
-            np.asarray(var, x.dtype) if isinstance(var, float) else self._aligned(self.input(var, x.dtype), x.shape)
-        )
-        x, target, aligned = self.together(x, target, aligned)
+        x, target = self.pair(x, target)
+        aligned = self.input(var, x.dtype)
+        if not isinstance(var, float):
+            aligned = self._aligned(aligned, x.shape)
         if (aligned < 0).any():
             self.reject("var of at least 0", f"{aligned.min():g}")
         difference = x - target
@@ -118,17 +116,17 @@ class GaussianNLLLoss(Loss):
         if self.full:
             losses = losses + 0.5 * math.log(2 * math.pi)
         losses = np.asarray(losses, x.dtype)
-        self.save(difference, v.astype(x.dtype, copy=False), x.shape, np.shape(var), out=losses)
+        self.save(difference, v.astype(x.dtype, copy=False), np.shape(var), out=losses)
         return self.reduce(losses)
 
     def backward(self, dout: Any = None) -> tuple[Array, None, Array]:
         dl = self.upstream(dout)
-        difference, v, shape, var_shape = self.saved()
+        difference, v, var_shape = self.saved()
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = difference / v
             dx, dvar = dl * ratio, 0.5 * dl * (1 - difference * ratio) / v
         dx, dvar = np.asarray(dx, dl.dtype), np.asarray(dvar, dl.dtype)
-        return unbroadcast(dx, shape), None, unbroadcast(dvar, v.shape).reshape(var_shape)
+        return dx, None, unbroadcast(dvar, v.shape).reshape(var_shape)
 
     def _aligned(self, var: Array, shape: tuple[int, ...]) -> Array:
         """The var, so that it broadcasts against x: all sizes, one of them 1, or the last one left out."""

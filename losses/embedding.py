@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number, positive
-from backhand.layers.broadcasting import unbroadcast
+from backhand.layers.broadcasting import broadcast_together, unbroadcast
 from backhand.layers.distance import p_norm, p_norm_slope
 from backhand.layers.parameter import Array
 from backhand.losses.base import TINY, Loss
@@ -17,10 +17,10 @@ from backhand.losses.base import TINY, Loss
 class CosineEmbeddingLoss(Loss):
     """The angle between two vectors: none where they belong together, and a wide one where they do not.
 
-        l = 1 - cos where y = 1,    max(0, cos - margin) where y = -1,    else 0
+        l = 1 - cos where y = 1,    max(0, cos - margin) where y = -1
         cos = x1 . x2 / sqrt(s1 s2),    s = |x|^2 + 1e-12
         dx1 = dcos * (x2 / sqrt(s1 s2) - cos x1 / s1),    and dx2 the same with 1 and 2 exchanged
-        dcos = -dl where y = 1,    dl where y = -1 and cos >= margin,    else 0
+        dcos = -dl where y = 1,    dl where y = -1 and cos >= margin,    0 where it is less
 
     x1, x2 : (N, D) with target y (N,); or (D,) with ()      margin : any number; from 0 to 0.5 makes sense
 
@@ -34,17 +34,18 @@ class CosineEmbeddingLoss(Loss):
         self.margin = number(self, "margin", margin)
 
     def forward(self, x1: ArrayLike, x2: ArrayLike, target: ArrayLike) -> Any:
-        x1, x2 = self.pair(x1, x2)
+        x1, x2 = self.pair(x1, x2, "x2")
         y = self.array(target)
         if x1.ndim not in (1, 2) or y.shape != x1.shape[:-1]:
             self.reject("x1 and x2 of shape (N, D) and a target (N,), or (D,) and ()", f"{x1.shape} and {y.shape}")
+        self.signs(y)
         s1, s2 = (np.asarray((x * x).sum(-1, keepdims=True) + TINY, x1.dtype) for x in (x1, x2))
         root = np.sqrt(s1 * s2)
         cos = (x1 * x2).sum(-1, keepdims=True) / root
         beyond = cos[..., 0] - self.margin
-        losses = np.where(y == 1, 1 - cos[..., 0], np.where(y == -1, np.maximum(beyond, 0), 0))
+        losses = np.where(y == 1, 1 - cos[..., 0], np.maximum(beyond, 0))
         losses = np.asarray(losses, x1.dtype)
-        self.save(x1, x2, s1, s2, root, cos, np.where(y == 1, -1, (y == -1) & (beyond >= 0)), out=losses)
+        self.save(x1, x2, s1, s2, root, cos, np.where(y == 1, -1, beyond >= 0), out=losses)
         return self.reduce(losses)
 
     def backward(self, dout: Any = None) -> tuple[Array, Array]:
@@ -63,7 +64,7 @@ class TripletMarginLoss(Loss):
         dD/du = sign(d) (|d| / D)^(p-1),    d = u - v + eps,    dD/dv = -dD/du
         da = dl * (dD(a, p)/da - dD(a, n)/da) where l is not cut off, and dp, dn likewise from the D that they are in
 
-    anchor a, positive p, negative n : (..., D), as many axes each, shapes that broadcast
+    anchor a, positive p, negative n : (..., D), as many axes each, the others broadcast: (1, D) is one for all
     margin : above 0      p : which norm, any number; inf is the largest |d|      eps : keeps d off 0
 
     `backward` returns (da, dp, dn): where l > 0 the positive is drawn to the anchor and the negative pushed away.
@@ -87,9 +88,12 @@ class TripletMarginLoss(Loss):
         self.swap = swap
 
     def forward(self, anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Any:
-        a, p, n = self.together(anchor, positive, negative)
-        if not a.ndim == p.ndim == n.ndim or a.ndim == 0:
-            self.reject("anchor, positive and negative of shape (..., D)", f"{a.shape}, {p.shape} and {n.shape}")
+        a = self.input(anchor)
+        p, n = self.input(positive, a.dtype), self.input(negative, a.dtype)
+        shapes = a.shape, p.shape, n.shape
+        same = a.ndim == p.ndim == n.ndim > 0 and a.shape[-1] == p.shape[-1] == n.shape[-1]
+        if not same or not broadcast_together(*shapes):
+            self.reject("anchor, positive and negative of one shape (..., D)", " and ".join(map(str, shapes)))
         like, unlike = self._distance(a, p), self._distance(a, n)
         apart, share = unlike[1], np.ones((), a.dtype)
         swapped = self._distance(p, n) if self.swap else None

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import number, refuse
-from backhand.layers.broadcasting import unbroadcast
 from backhand.layers.parameter import Array
 from backhand.losses.base import Loss, Pointwise
 from backhand.losses.classification import OverClasses
@@ -113,7 +112,7 @@ class HingeEmbeddingLoss(Pointwise):
         l = x where y = 1,    max(0, margin - x) where y = -1
         dx = dl where y = 1,    -dl where y = -1 and x <= margin,    else 0
 
-    x, target y : shapes that broadcast together; y is 1 or -1 (at any other y, torch adds the two up: so do we)
+    x, target y : one shape, any; y is 1 or -1
     margin : any number
 
     Hadsell, Chopra & LeCun 2006, "Dimensionality Reduction by Learning an Invariant Mapping"
@@ -123,13 +122,16 @@ class HingeEmbeddingLoss(Pointwise):
         super().__init__(reduction=reduction)
         self.margin = number(self, "margin", margin)
 
+    def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
+        x, target = self.pair(x, target)
+        self.signs(target)
+        return x, target
+
     def function(self, x: Array, target: Array) -> Array:
-        apart = np.maximum(self.margin - x, 0)
-        return np.where(target != 1, apart, 0) + np.where(target != -1, x, 0)
+        return np.where(target == 1, x, np.maximum(self.margin - x, 0))
 
     def gradient(self, dl: Array, x: Array, target: Array) -> Array:
-        inside = (target != 1) & (self.margin - x >= 0)
-        return np.where(target != -1, dl, 0) - np.where(inside, dl, 0)
+        return np.where(target == 1, dl, np.where(self.margin - x >= 0, -dl, 0))
 
 
 class MarginRankingLoss(Loss):
@@ -137,7 +139,7 @@ class MarginRankingLoss(Loss):
 
         l = max(0, margin - y (x1 - x2))        dx1 = -dl * y where l is not cut off,    dx2 = -dx1
 
-    x1, x2, target y : as many axes each, and shapes that broadcast; y = 1: x1 should be higher, y = -1: x2
+    x1, x2, target y : one shape, any; y = 1: x1 should be higher, y = -1: x2
     margin : any number
 
     `backward` returns (dx1, dx2). Exactly on the edge (with margin 0: at a tie) the gradient is that of the
@@ -150,19 +152,19 @@ class MarginRankingLoss(Loss):
         self.margin = number(self, "margin", margin)
 
     def forward(self, x1: ArrayLike, x2: ArrayLike, target: ArrayLike) -> Any:
-        x1, x2, y = self.together(x1, x2, target)
-        if not x1.ndim == x2.ndim == y.ndim:
-            self.reject("x1, x2 and target with as many axes", f"{x1.shape}, {x2.shape} and {y.shape}")
+        x1, x2 = self.pair(x1, x2, "x2")
+        x1, y = self.pair(x1, target)
+        self.signs(y)
         hinge = self.margin - y * (x1 - x2)
         losses = np.asarray(np.maximum(hinge, 0), x1.dtype)
-        self.save(y, hinge >= 0, x1.shape, x2.shape, out=losses)
+        self.save(y, hinge >= 0, out=losses)
         return self.reduce(losses)
 
     def backward(self, dout: Any = None) -> tuple[Array, Array]:
         dl = self.upstream(dout)
-        y, inside, shape1, shape2 = self.saved()
+        y, inside = self.saved()
         pull = np.asarray(dl * inside * y)
-        return unbroadcast(-pull, shape1), unbroadcast(pull, shape2)
+        return -pull, pull
 
 
 def as_rows(loss: Loss, x: Array) -> Array:

@@ -31,6 +31,7 @@ class SequenceBCELoss(Loss):
         fits = x.ndim == target.ndim == 3 and x.shape[1:] == target.shape[1:] and len(target) <= len(x)
         if not fits:
             self.reject("x (T, B, C) and a target (L, B, C) for its last L steps", f"{x.shape} and {target.shape}")
+        self.shares(target)
         last = x[len(x) - len(target) :]
         losses = (softplus(last) - target * last).sum(axis=(0, 2))
         self.save(x, target, out=losses)

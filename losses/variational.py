@@ -40,6 +40,7 @@ class ELBOLoss(Loss):
         if mu.ndim < 2 or mu.shape != logvar.shape or x.ndim < 2 or len(mu) != len(x):
             shapes = f"{x.shape}, {mu.shape} and {logvar.shape}"
             self.reject("x (N, ...), mu (N, code) and logvar (N, code)", shapes)
+        self.shares(target)
         n = len(x)
         drawn = (softplus(x) - target * x).reshape(n, -1).sum(axis=1)
         kl = (mu * mu + np.expm1(logvar) - logvar).reshape(n, -1).sum(axis=1) / 2

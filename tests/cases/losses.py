@@ -34,8 +34,8 @@ def some_ignored(positions: tuple[int, ...], ignored: int = -100) -> np.ndarray:
 
 CASES = [
     *(
-        Case(cls, (), [shape, shape], kwargs={"reduction": r})
-        for cls, shape in ((MSELoss, (3, 4)), (L1Loss, (3, 4)), (BCEWithLogitsLoss, (3, 4)))
+        Case(cls, (), [(3, 4), target], kwargs={"reduction": r})
+        for cls, target in ((MSELoss, (3, 4)), (L1Loss, (3, 4)), (BCEWithLogitsLoss, uniform(3, 4)))
         for r in REDUCTIONS
     ),
     *(

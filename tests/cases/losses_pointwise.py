@@ -21,7 +21,6 @@ SHAPES = [(), (1,), (3,), (3, C), (2, 3, C)]
 INF, NAN = np.inf, np.nan
 SPECIAL = np.array([0.0, -0.0, 1e-310, -1e-310, 1e4, -1e4, INF, -INF, NAN])
 COUNTS = np.array([0.0, 1.0, 2.0, 0.5, 1e4, 1e-310, 0.0, 3.0, NAN])
-MIXED = [((3, C), (C,)), ((3, 1), (1, C)), ((C,), (3, C)), ((3, C), ())]  # shapes that broadcast
 
 
 def signs(*shape: int) -> np.ndarray:
@@ -48,7 +47,6 @@ CASES = [
         for r in KLDivLoss.reductions
         for log in (False, True)
     ),
-    Case(KLDivLoss, (), [(3, 1), uniform(C)], kwargs={"reduction": "batchmean"}),
     *(Case(BCELoss, (), [uniform(3, C), uniform(3, C, seed=1)], kwargs={"reduction": r}) for r in REDUCTIONS),
     Case(BCELoss, (WEIGHT,), [uniform(3, C), uniform(3, C, seed=1)], kwargs={"reduction": "none"}),
     *(Case(MultiLabelSoftMarginLoss, (), [(3, C), labels(2, 3, C)], kwargs={"reduction": r}) for r in REDUCTIONS),
@@ -59,12 +57,11 @@ CASES = [
         Case(PoissonNLLLoss, (log, full), [uniform(3, C), uniform(3, C, high=4)], kwargs={"reduction": r})
         for log, full, r in [(True, False, "mean"), (True, True, "none"), (False, False, "sum"), (False, True, "mean")]
     ),
-    Case(PoissonNLLLoss, (), [(3, 1), uniform(C)]),
     *(
         Case(GaussianNLLLoss, (), [(3, C), (3, C), uniform(*v)], kwargs={"reduction": r, "full": r == "none"})
         for r, v in zip(REDUCTIONS, [(3, C), (3, 1), (3,)], strict=True)
     ),
-    Case(GaussianNLLLoss, (), [(3, C), (C,), uniform(1, C)]),
+    Case(GaussianNLLLoss, (), [(3, C), (3, C), uniform(1, C)]),
 ]
 
 GRID = [
@@ -85,7 +82,7 @@ GRID = [
         Case(KLDivLoss, (), [x, y], kwargs={"reduction": r, "log_target": log})
         for r in KLDivLoss.reductions
         for log, make in ((False, uniform), (True, log_uniform))
-        for x, y in [*((s, make(*s)) for s in SHAPES), *((s, make(*t)) for s, t in MIXED)]
+        for x, y in [(s, make(*s)) for s in SHAPES]
     ),
     *(
         Case(KLDivLoss, (), [x, y], kwargs={"reduction": "none", "log_target": log})
@@ -123,9 +120,6 @@ GRID = [
         Case(SoftMarginLoss, (), [x, y], kwargs={"reduction": r})
         for x, y in [
             *((s, signs(*s)) for s in SHAPES),
-            ((3, C), signs(C)),
-            ((3, C), np.array(-1.0)),
-            ((3, C), uniform(3, 1)),
             (np.array([0.0, -0.0, 1e-310, 500, -500, 1e4]), np.array([1.0, 1, -1, 1, 1, 1])),
         ]
         for r in REDUCTIONS
@@ -133,10 +127,7 @@ GRID = [
     *(
         Case(PoissonNLLLoss, (log, full), [x, y], kwargs={"reduction": r, "eps": eps})
         for log, full, eps, r in itertools.product((True, False), (True, False), (1e-8, 0.1), REDUCTIONS)
-        for x, y in [
-            *((uniform(*s, high=3.0), labels(5, *s) * 1.0) for s in SHAPES),
-            *((uniform(*s), uniform(*t, high=4.0)) for s, t in MIXED),
-        ]
+        for x, y in [(uniform(*s, high=3.0), labels(5, *s) * 1.0) for s in SHAPES]
     ),
     *(
         Case(PoissonNLLLoss, (log, full), [x, COUNTS], kwargs={"reduction": "none"})
@@ -148,9 +139,8 @@ GRID = [
         for x, y, v in [
             *((s, s, s) for s in SHAPES),
             *(((2, 3, C), (2, 3, C), v) for v in [(2, 3, 1), (2, 1, C), (1, 3, C), (2, 3)]),
-            *(((3, C), y, v) for y in [(C,), (3, 1), (), (2, 3, C)] for v in [(3, C), (3, 1), (3,)]),
+            *(((3, C), (3, C), v) for v in [(3, C), (3, 1), (3,)]),
             ((C,), (C,), ()),
-            ((3, 1), (3, C), (3,)),
         ]
         for case in grid(
             GaussianNLLLoss,
