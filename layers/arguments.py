@@ -39,6 +39,14 @@ def whole_tuple(layer: object, name: str, value: Any, n: int, least: float = 1) 
     return tuple(whole(layer, name, item, least) for item in items)
 
 
+def given_size(layer: object, value: Any, n: int, ndim: int) -> tuple[int, ...]:
+    """The n sizes of an output, given as such or in the place of the last n of a shape of `ndim`, or the error."""
+    items = tuple(value) if isinstance(value, (tuple, list)) or np.ndim(value) == 1 else value
+    return whole_tuple(
+        layer, "output_size", items[-n:] if isinstance(items, tuple) and len(items) == ndim else items, n
+    )
+
+
 def within(layer: object, name: str, value: Any, low: float, high: float) -> float:
     """`value` as a number in [low, high], or the error that says so."""
     if not isinstance(value, (int, float, np.number)) or not low <= value <= high:

@@ -181,6 +181,10 @@ class Layer:
         if self._stack and self._stack[0][0] < tick:
             self._stack[:] = [entry for entry in self._stack if entry[0] >= tick]
 
+    def undo(self, since: int) -> None:
+        """Take back what this layer did in a forward, begun at tick `since`, that failed further on."""
+        self.forget(since)
+
     # ------------------------------------------------------------------ checking what comes in
 
     def array(self, x: Any) -> Array:

@@ -31,7 +31,22 @@ from backhand.layers.parameter import Array, float_dtype
 FAR = 10
 
 
-class _TrackingNorm(Layer):
+class RunningStatistics(Layer):
+    """A layer whose forward moves its buffers, and can move them back: it ends its `save` with `before()`."""
+
+    def before(self) -> list[Array]:
+        """Copies of the buffers, before they move."""
+        return [buffer.copy() for _, buffer in self._own_buffers()]
+
+    def undo(self, since: int) -> None:
+        """Let the buffers be as they were before the first forward of those that are taken back."""
+        undone = [entry[1][-1] for entry in self._stack or () if entry[0] >= since]
+        for (_, buffer), was in zip(self._own_buffers(), undone[0] if undone else (), strict=False):
+            buffer[...] = was
+        super().undo(since)
+
+
+class _TrackingNorm(RunningStatistics):
     """What BatchNorm1d-3d and InstanceNorm1d-3d share: they differ in the axes of a group, and in what they accept."""
 
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
@@ -116,6 +131,7 @@ class _BatchNorm(_TrackingNorm):
     def forward(self, x: ArrayLike) -> Array:
         x = dense(self._checked(x))
         channels, own = Channels(x), self._uses_own()
+        before = self.before() if own else []
         if own:
             mean, var = _moments(channels, x)
         else:
@@ -132,13 +148,13 @@ class _BatchNorm(_TrackingNorm):
         scale = rstd if self.weight is None else rstd * self.weight.data
         shift = -mean * scale if self.bias is None else self.bias.data - mean * scale
         y = channels.apply(_multiply_add, x, scale, shift)
-        self.save(x, mean, rstd, own, out=y)
+        self.save(x, mean, rstd, own, before, out=y)
         return y
 
     @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
-        x, mean, rstd, own = self.saved()
+        x, mean, rstd, own, _ = self.saved()
         channels = Channels(x)
         total, with_x = channels.sums(x, dout)
         with_xhat = (with_x - mean * total) * rstd
@@ -264,6 +280,7 @@ class _InstanceNorm(_TrackingNorm):
         x = self._batched(given)
         axes = self._axes(x)
         own = self._uses_own()
+        before = self.before() if own else []
         if own:
             mean, centred, var = centre(x, axes)
             self._track(mean.mean(axis=0).reshape(-1), var.mean(axis=0).reshape(-1), x.size // mean.size)
@@ -279,13 +296,13 @@ class _InstanceNorm(_TrackingNorm):
         if self.bias is not None:
             y += along(self.bias.data, 1, x.ndim)
         y = y.reshape(given.shape)
-        self.save(given, mean, rstd, own, out=y)
+        self.save(given, mean, rstd, own, before, out=y)
         return y
 
     @quiet
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
-        given, mean, rstd, own = self.saved()
+        given, mean, rstd, own, _ = self.saved()
         x, dout = self._batched(given), self._batched(dout)
         axes = (0, *range(2, x.ndim))
         xhat = standardize(x, mean, rstd)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import refuse, whole_tuple
+from backhand.layers.arguments import given_size, refuse, whole_tuple
 from backhand.layers.columns import ColumnsNd
 from backhand.layers.memory import empty
 from backhand.layers.padding import Pads
@@ -91,11 +91,10 @@ class _ConvTransposeNd(ColumnsNd):
             for size, s, p, e in zip(shape[-n:], self.stride, self.padding, extent, strict=True)
         )
         if wanted is not None:
-            sizes = tuple(wanted)[len(shape) - n :] if len(wanted) == len(shape) else tuple(wanted)
-            sizes = whole_tuple(self, "output_size", sizes if len(sizes) == n else wanted, n)
+            sizes = given_size(self, wanted, n, len(shape))
             if any(not low <= size < low + s for low, size, s in zip(least, sizes, self.stride, strict=True)):
                 most = tuple(low + s - 1 for low, s in zip(least, self.stride, strict=True))
-                self.reject(f"output_size from {least} to {most} for x of shape {shape}", tuple(wanted))
+                self.reject(f"output_size from {least} to {most} for x of shape {shape}", sizes)
             return sizes
         for extra, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if extra >= max(s, d):

@@ -70,7 +70,7 @@ class TransformerEncoder(_Stack):
         options: dict[str, Any] = {"src_mask": mask, "src_key_padding_mask": src_key_padding_mask}
         y: Any = src
         for layer in self.layers:
-            y = layer.forward(y, **options, is_causal=bool(is_causal))
+            y = layer.forward(y, **options, is_causal=False if is_causal is None else is_causal)
         return y if self.norm is None else self.norm.forward(y)
 
     def backward(self, dout: Any) -> Array:
@@ -110,8 +110,9 @@ class TransformerDecoder(_Stack):
     ) -> Array:
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         y: Any = tgt
+        causal = False if tgt_is_causal is None else tgt_is_causal
         for layer in self.layers:
-            y = layer.forward(y, memory, *masks, bool(tgt_is_causal), memory_is_causal)
+            y = layer.forward(y, memory, *masks, causal, memory_is_causal)
         return y if self.norm is None else self.norm.forward(y)
 
     def backward(self, dout: Any) -> tuple[Array, Array]:

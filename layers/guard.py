@@ -2,9 +2,8 @@
 
 `Layer` puts it there when a class is made. It knows three things:
 
-1. All or nothing. A forward that fails leaves nothing saved in any layer that it called, and the error learns where in
-   the container the layer stands that raised it. (What the layers before it learned of the batch, a BatchNorm's running
-   statistics, stays learned, as in torch.)
+1. All or nothing. When a forward fails, each layer that it called is as it was, caches and buffers alike, and the
+   error learns where in the container the layer stands that raised it.
 2. float16. Squares, sums and an eps are lost in it, so `Layer.input` hands float16 on as float32, the layer computes in
    float32, and what it returns is made float16 again here.
 3. Forwards that nobody undoes. What they saved is dropped when the gradients have been set to zero since, for then
@@ -161,7 +160,7 @@ def signature(out: Any) -> Any:
 def _take_back(layer: Layer, tick: int, error: BaseException) -> None:
     """Drop what was saved since this tick, and let the error know where in the container the layer stands."""
     for name, each in layer.named_modules():
-        each.forget(tick)
+        each.undo(tick)
         if each._half:
             del each._half
         if getattr(error, "layer", None) is each and hasattr(error, "where"):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from backhand.layers.arguments import refuse, whole, within
+from backhand.layers.arguments import flag, refuse, whole, within
 from backhand.layers.attention import ScaledDotProductAttention, additive
 from backhand.layers.base import Layer
 from backhand.layers.linear import Linear, rows_of
@@ -111,6 +111,12 @@ class MultiheadAttention(Layer):
         dtype = self.out_proj.weight.dtype
         inputs = [self.input(x, dtype) for x in (query, key, value)]
         batched = self._checked(*(x.shape for x in inputs))
+        for name, value in (
+            ("need_weights", need_weights),
+            ("average_attn_weights", average_attn_weights),
+            ("is_causal", is_causal),
+        ):
+            flag(self, name, value)
         if is_causal and attn_mask is None:
             self.reject("the attn_mask that is_causal=True tells of", "none")
         mask = self._mask(key_padding_mask, attn_mask, batched, inputs)

@@ -62,7 +62,7 @@ class Stack(Recurrence):
 
     def forward(self, x: ArrayLike, hx: Any = None, *, lengths: ArrayLike | None = None, one_hot: bool = False) -> Any:
         dtype = self.weights("_l0").ih.dtype
-        x, batched = self._rows_of_identity(x) if one_hot else self._sequences(x, dtype)
+        x, batched = self._rows_of_identity(x) if flag(self, "one_hot", one_hot) else self._sequences(x, dtype)
         steps, batch = x.shape[:2]
         scans = self.num_layers * self._directions()
         shapes = [(scans, *((batch,) if batched else ()), size) for size in (self.output_size, self.hidden_size)]
@@ -171,7 +171,7 @@ class Stack(Recurrence):
         """The lengths as integers, checked."""
         if lengths is None:
             return None
-        array = np.asarray(lengths)
+        array = self.array(lengths)
         if array.shape != shape or array.dtype.kind not in "iu":
             self.reject(f"lengths as integers of shape {shape}", f"{array.dtype} of shape {array.shape}")
         if array.min() < 1 or array.max() > steps:

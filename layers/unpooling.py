@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.layers.arguments import whole_tuple
+from backhand.layers.arguments import given_size, whole_tuple
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
 from backhand.layers.pooling import IntOrTuple
@@ -64,9 +64,9 @@ class _MaxUnpoolNd(Layer):
             (size - 1) * s + k - 2 * p for size, k, s, p in zip(shape[-n:], kernel, stride, padding, strict=True)
         )
         if wanted is not None:
-            given = whole_tuple(self, "output_size", tuple(wanted)[2:] if len(wanted) == n + 2 else tuple(wanted), n)
+            given = given_size(self, wanted, n, n + 2)
             if any(abs(a - b) >= s for a, b, s in zip(given, sizes, stride, strict=True)):
-                self.reject(f"output_size less than the stride {stride} away from {sizes}", tuple(wanted))
+                self.reject(f"output_size less than the stride {stride} away from {sizes}", given)
             return given
         if min(sizes) < 1:
             self.reject(f"x large enough that padding={self.padding} leaves something", f"{shape}")

@@ -8,6 +8,7 @@ covers a layer that is used many times.
 from __future__ import annotations
 
 import functools
+import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -62,9 +63,14 @@ class Sequential(Container):
         yield from self.layers.items()
 
     def forward(self, *x: Any) -> Any:
-        for layer in self.layers.values():
-            y = layer.forward(*x)
-            x = y if type(y) is tuple else (y,)
+        layer: Layer = self
+        try:
+            for layer in self.layers.values():
+                y = layer.forward(*x)
+                x = y if type(y) is tuple else (y,)
+        except TypeError:
+            _check_number(layer, x)
+            raise
         return x[0] if len(x) == 1 else x
 
     def backward(self, dout: Any) -> Any:
@@ -135,8 +141,8 @@ class Residual(Container):
 
     def forward(self, x: ArrayLike) -> Array:
         x = self.array(x)
-        y = self.body.forward(x)
-        around = x if self.shortcut is None else self.shortcut.forward(x)
+        y = _called(self.body, x)
+        around = x if self.shortcut is None else _called(self.shortcut, x)
         _check_arrays(self, [y, around])
         if y.shape != around.shape:
             self.reject(f"a body that gives the shape of the shortcut, {around.shape}", y.shape)
@@ -175,7 +181,7 @@ class Sum(_Branches):
     """
 
     def forward(self, *x: Any) -> Array:
-        outputs = [branch.forward(*x) for branch in self.branches]
+        outputs = [_called(branch, *x) for branch in self.branches]
         _check_arrays(self, outputs)
         shapes = {y.shape for y in outputs}
         if len(shapes) > 1:
@@ -207,7 +213,7 @@ class Concat(_Branches):
         return [] if self.axis == 1 else [f"axis={self.axis}"]
 
     def forward(self, *x: Any) -> Array:
-        outputs = [branch.forward(*x) for branch in self.branches]
+        outputs = [_called(branch, *x) for branch in self.branches]
         _check_arrays(self, outputs)
         try:
             y = np.concatenate(outputs, axis=self.axis)
@@ -240,7 +246,7 @@ class Parallel(_Branches):
             hint = "what belongs to one branch is one tuple" if len(x) > len(self.branches) else ""
             self.reject(f"{len(self.branches)} inputs, one for each branch", len(x), hint)
         y = tuple(
-            branch.forward(*each) if type(each) is tuple else branch.forward(each)
+            _called(branch, *each) if type(each) is tuple else _called(branch, each)
             for branch, each in zip(self.branches, x, strict=True)
         )
         self.save(out=y)
@@ -270,7 +276,7 @@ class Repeat(Container):
 
     def forward(self, *x: Any) -> Any:
         for _ in range(self.times):
-            y = self.body.forward(*x)
+            y = _called(self.body, *x)
             x = y if type(y) is tuple else (y,)
         return x[0] if len(x) == 1 else x
 
@@ -309,7 +315,7 @@ class Unroll(Container):
         given = state is not None
         outputs = []
         for x_t in np.moveaxis(x, axis, 0):
-            state = self.cell.forward(x_t) if state is None else self.cell.forward(x_t, state)
+            state = _called(self.cell, x_t) if state is None else _called(self.cell, x_t, state)
             outputs.append(state[0] if type(state) is tuple else state)
         y = np.stack(outputs, axis=axis)
         out = (y, state) if self.return_state else y
@@ -359,6 +365,24 @@ def _check_layer(container: Layer, layer: Any) -> Layer:
             hint = f"; unpack it: {type(container).__name__}(*layers)"
         raise TypeError(f"{type(container).__name__}: expected a Layer, got {layer!r}{hint}")
     return layer
+
+
+def _called(layer: Layer, *x: Any) -> Any:
+    """What the layer makes of these inputs, or its error where it takes more or fewer of them."""
+    try:
+        return layer.forward(*x)
+    except TypeError:
+        _check_number(layer, x)
+        raise
+
+
+def _check_number(layer: Layer, x: tuple[Any, ...]) -> None:
+    signature = inspect.signature(layer.forward)
+    try:
+        signature.bind(*x)
+    except TypeError:
+        names = ", ".join(str(each.replace(annotation=each.empty)) for each in signature.parameters.values())
+        layer.reject(f"inputs ({names})", f"{len(x)} of them", "a tuple is spread over the arguments")
 
 
 def _lines(items: Any) -> str:

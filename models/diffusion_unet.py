@@ -113,13 +113,21 @@ class TimedBlock(Layer):
         self.shortcut = None if same else Conv2d(in_channels, channels, 1, rng=rng, dtype=dtype)
 
     def forward(self, x: ArrayLike, time: ArrayLike) -> Array:
+        x, time = self.array(x), self.array(time)
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            self.reject(f"x of shape (N, {self.in_channels}, H, W)", x.shape)
+        if time.shape != (len(x), self.time_features):
+            self.reject(f"time of shape {(len(x), self.time_features)}", time.shape)
         h = self.first.forward(x)
         h = h + self.time.forward(time)[:, :, None, None]
-        around: Any = x if self.shortcut is None else self.shortcut.forward(x)
+        around = x.astype(h.dtype, copy=False) if self.shortcut is None else self.shortcut.forward(x)
         y: Array = self.second.forward(h) + around
+        self.save(out=y)
         return y
 
     def backward(self, dout: Any) -> tuple[Array, Array]:
+        dout = self.upstream(dout)
+        self.saved()
         dh = self.second.backward(dout)
         around = dout if self.shortcut is None else self.shortcut.backward(dout)
         dtime = self.time.backward(widened(dh).sum(axis=(2, 3)))  # one number was added to all pixels of a map

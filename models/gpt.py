@@ -89,6 +89,9 @@ class CausalSelfAttention(Layer):
         self.resid_dropout = Dropout(dropout, rng=rng)
 
     def forward(self, x: ArrayLike) -> Array:
+        x = self.input(x, self.c_attn.weight.dtype)
+        if x.ndim != 3 or x.shape[2] != self.n_embd:
+            self.reject(f"x of shape (N, T, {self.n_embd})", x.shape)
         q, k, v = self._heads(self.c_attn.forward(x))
         y = self.c_proj.forward(self._joined(self.attention.forward(q, k, v)))
         y = self.resid_dropout.forward(y)
@@ -170,9 +173,12 @@ class GPTBlock(Layer):
         x = self.input(x, self.ln_1.weight.dtype)  # type: ignore[union-attr]
         z = x + self.attn.forward(self.ln_1.forward(x))
         y: Array = z + self.mlp.forward(self.ln_2.forward(z))
+        self.save(out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
         dz = self.ln_2.backward(self.mlp.backward(dout))
         dz += dout
         dx = self.ln_1.backward(self.attn.backward(dz))

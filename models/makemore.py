@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from backhand.layers.activations import Tanh
 from backhand.layers.arguments import positive, refuse, whole, within
 from backhand.layers.base import Layer
+from backhand.layers.batch_norm import RunningStatistics
 from backhand.layers.embedding import Embedding
 from backhand.layers.linear import Linear
 from backhand.layers.parameter import Array, Parameter, float_dtype
@@ -25,7 +26,7 @@ from backhand.models.initialize import normal
 from backhand.models.sampling import sampled, undisturbed
 
 
-class UnbiasedBatchNorm(Layer):
+class UnbiasedBatchNorm(RunningStatistics):
     """BatchNorm of rows, with the variance that is divided by n - 1.
 
         y = weight * xhat + bias,    xhat = (x - mean) / sqrt(var + eps),    var = sum (x - mean)^2 / (n - 1)
@@ -60,6 +61,7 @@ class UnbiasedBatchNorm(Layer):
         if self.training and len(x) == 1:
             self.reject("at least two rows to take the variance of", x.shape, "eval() uses the running statistics")
         mean, var = (x.mean(axis=0), x.var(axis=0, ddof=1)) if self.training else (self.running_mean, self.running_var)
+        before = self.before() if self.training else []
         if self.training:
             for running, new in ((self.running_mean, mean), (self.running_var, var)):
                 running += self.momentum * (new - running)
@@ -67,12 +69,12 @@ class UnbiasedBatchNorm(Layer):
         xhat = (x - mean) * rstd
         y = xhat * self.weight.data
         y += self.bias.data
-        self.save(xhat, rstd, self.training, out=y)
+        self.save(xhat, rstd, self.training, before, out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
         dout = self.upstream(dout)
-        xhat, rstd, own = self.saved()
+        xhat, rstd, own, _ = self.saved()
         dweight, dbias = (dout * xhat).sum(axis=0), dout.sum(axis=0)
         self.weight.grad += dweight
         self.bias.grad += dbias
@@ -88,6 +90,12 @@ class _NextCharacter(Sequential):
 
     vocab_size: int
     context: int
+
+    def forward(self, tokens: ArrayLike) -> Any:
+        tokens = self.array(tokens)
+        if tokens.ndim != 2 or tokens.shape[1] != self.context:  # more of them would be joined to more rows
+            self.reject(f"tokens of shape (N, {self.context})", tokens.shape)
+        return super().forward(tokens)
 
     def generate(
         self,

@@ -59,10 +59,16 @@ class InvertedResidual(Layer):
         self.conv = Sequential(*steps)
 
     def forward(self, x: ArrayLike) -> Array:
+        x = self.array(x)
         y: Array = self.conv.forward(x)
-        return x + y if self.around else y
+        if self.around:
+            y = x.astype(y.dtype, copy=False) + y
+        self.save(out=y)
+        return y
 
     def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
         dx: Array = self.conv.backward(dout)
         return dx + dout if self.around else dx
 

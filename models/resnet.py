@@ -40,10 +40,13 @@ class _Block(Layer):
         self.relu = ReLU()
 
     def forward(self, x: ArrayLike) -> Array:
-        y: Any = x
+        x = y = self.array(x)
         for name in self.body:
             y = getattr(self, name).forward(y)
-        around: Any = x if self.downsample is None else self.downsample.forward(x)
+        around = x.astype(y.dtype, copy=False) if self.downsample is None else self.downsample.forward(x)
+        if y.shape != around.shape:
+            hint = "a downsample brings x into its shape" if self.downsample is None else ""
+            self.reject(f"a body that gives the shape of the shortcut, {around.shape}", y.shape, hint)
         return self.relu.forward(y + around)
 
     def backward(self, dout: Any) -> Array:

@@ -68,9 +68,12 @@ class ViTBlock(Layer):
         words = self.ln_1.forward(x)
         z = x + self.drop.forward(self.self_attention.forward(words, words, words))
         y: Array = z + self.mlp.forward(self.ln_2.forward(z))
+        self.save(out=y)
         return y
 
     def backward(self, dout: Any) -> Array:
+        dout = self.upstream(dout)
+        self.saved()
         dz = dout + self.ln_2.backward(self.mlp.backward(dout))
         dquery, dkey, dvalue = self.self_attention.backward(self.drop.backward(dz))
         # one array was asked, was looked at and was read: the gradients of the three add
