@@ -112,7 +112,7 @@ class CausalSelfAttention(Layer):
 
     def step(self, x: Array, before: tuple[Array, Array] | None) -> tuple[Array, tuple[Array, Array]]:
         """y of the newest tokens x (N, T, n_embd), where keys and values of those before are known; and all of them."""
-        q, k, v = self._heads(self.c_attn.forward(x))
+        q, k, v = (widened(each) for each in self._heads(self.c_attn.forward(x)))
         if before is not None:
             k, v = (np.concatenate(pair, axis=2) for pair in zip(before, (k, v), strict=True))
         scores = (q * q.dtype.type(q.shape[-1] ** -0.5)) @ k.swapaxes(-1, -2)
