@@ -12,7 +12,7 @@ import numpy as np
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, zero_grads
 from backhand.training.interrupts import Uninterrupted
-from backhand.training.optimizers.blocks import Block, remembered_in
+from backhand.training.optimizers.blocks import Block, finite, remembered_in
 
 NOT_NEGATIVE = (
     "lr",
@@ -118,6 +118,10 @@ class Optimizer:
         for _, block in self._blocks:
             block.collect()
         return [block.grad for _, block in self._blocks]
+
+    def finite(self) -> bool:
+        """Whether all trainable parameters hold nothing but finite numbers, as far as they are laid out here."""
+        return all(finite(block.data) for _, block in self._blocks)
 
     # ------------------------------------------------------------------ groups
 

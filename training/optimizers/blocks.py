@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -153,3 +154,9 @@ def add_square(average: Array, keep: float, g: Array, weight: float, buffer: Arr
     np.multiply(g, g, out=buffer)
     buffer *= weight
     average += buffer
+
+
+def finite(vector: Array) -> bool:
+    """Whether all numbers of a flat vector are finite."""
+    # one product tells for sure when they are; squares that are too large for float32 are looked at again
+    return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())
