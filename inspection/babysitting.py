@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.datasets.arrays import as_numbers
 from backhand.inspection.apart import apart, as_inputs, start_backward, with_target
 from backhand.inspection.calls import Call
 from backhand.inspection.gradient_check import forget_all
@@ -22,7 +23,7 @@ from backhand.layers.base import Layer
 from backhand.layers.guard import widened
 from backhand.layers.parameter import Array, Parameter
 from backhand.layers.rectifiers import Hardsigmoid, Hardtanh, ReLU, ReLU6
-from backhand.losses import BCELoss, CrossEntropyLoss, CTCLoss, KLDivLoss, NLLLoss
+from backhand.losses import BCELoss, CrossEntropyLoss, CTCLoss, KLDivLoss, Mean, NLLLoss
 
 # An optimizer is made by a function of parameters: lambda parameters: Adam(parameters, 1e-3)
 MakeOptimizer = Callable[[Iterable[Parameter]], Any]
@@ -105,7 +106,7 @@ def initial_loss(model: Layer, loss: Layer, data: Any, *, samples: int = 256) ->
     >>> print(initial_loss(model, CrossEntropyLoss(), (x, y)))
     initial loss 2.331, by chance ln 10 = 2.303
     """
-    x, y = few(data, samples)
+    x, y = few(data, samples, loss=loss)
     running, criterion = apart(model, loss)
     with np.errstate(all="ignore"):
         scores = running(*x)
@@ -162,7 +163,7 @@ def update_ratio(
     """
     if (lr is None) == (optimizer is None):
         raise ValueError("update_ratio: expected either lr or optimizer")
-    x, y = few(data, samples)
+    x, y = few(data, samples, loss=loss)
     running, criterion = apart(model, loss)
     step = Descent(running.parameters(), lr or 0.0) if optimizer is None else optimizer(running.parameters())
     before = {name: p.data.copy() for name, p in running.named_parameters()}
@@ -190,31 +191,45 @@ class Descent:
 
 
 def gradients(model: Layer, loss: Any, x: tuple[Any, ...], y: Any) -> tuple[float, Any]:
-    """(loss, scores) of one forward and backward that start from gradients of zero; for copies."""
+    """(loss, scores) of one forward and backward that start from gradients of zero; for copies.
+
+    The loss is a `Mean` where it says of how much it is one.
+    """
     for layer in (model, loss):
         forget_all(layer)
         for parameter in layer.parameters():
             parameter.zero_grad()
     scores = model(*as_inputs(x))
-    value = float(loss(*with_target(scores, y)))
+    value = loss(*with_target(scores, y))
+    value = value if isinstance(value, Mean) else float(value)
     model.backward(start_backward(loss, scores))
     return value, scores
 
 
-def few(data: Any, samples: int, seed: int = 0) -> tuple[tuple[Array, ...], Any]:
-    """(inputs, target) of some samples, drawn without order from a pair of arrays."""
+def few(data: Any, samples: int, seed: int = 0, loss: Any = None) -> tuple[tuple[Array, ...], Any]:
+    """(inputs, target) of some samples, drawn without order from a pair of arrays.
+
+    loss : samples of which it ignores every label are not drawn, as long as there are others
+    """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ValueError(f"expected data to be a pair of arrays (x, y), got {type(data).__name__}")
     x, y = data
-    inputs = tuple(
-        each if hasattr(each, "shape") else np.asarray(each) for each in (x if isinstance(x, tuple) else (x,))
-    )
-    y = y if hasattr(y, "shape") or y is None else np.asarray(y)
+    inputs = tuple(as_numbers("data: expected each input", each) for each in (x if isinstance(x, tuple) else (x,)))
+    y = None if y is None else as_numbers("data: expected the target", y)
     lengths = {len(each) for each in (*inputs, *(() if y is None else (y,)))}
     if len(lengths) != 1 or not min(lengths):
         raise ValueError(f"expected x and y with the same samples on their first axes, got {sorted(lengths)} samples")
     n = lengths.pop()
-    rows: Any = slice(None) if n <= samples else np.sort(np.random.default_rng(seed).permutation(n)[:samples])
+    ignored = getattr(loss, "ignore_index", None)
+    rows: Any = slice(None)
+    counting = np.arange(n)
+    if ignored is not None and y is not None and y.dtype.kind in "iu":
+        some = np.flatnonzero((np.asarray(y) != ignored).reshape(n, -1).any(axis=1))
+        counting = some if some.size else counting
+    if len(counting) > samples:
+        counting = np.sort(counting[np.random.default_rng(seed).permutation(len(counting))[:samples]])
+    if len(counting) < n:
+        rows = counting
     return tuple(np.array(each[rows]) for each in inputs), None if y is None else np.array(y[rows])
 
 

@@ -104,7 +104,7 @@ def diagnose(
 
     The model, its generators and gradients stay as they were, to the bit: copies are run, in its own mode.
     """
-    inputs, y = few(data, samples)
+    inputs, y = few(data, samples, loss=loss)
     if loss is None:
         loss = _loss_for(y)
     subject = _Subject(model, loss, data, inputs, y, optimizer, steps)
@@ -162,7 +162,12 @@ def _data(s: _Subject) -> Iterator[Finding]:
         else:
             yield Finding("data", OK, evidence)
     if s.y is not None and s.y.dtype.kind in "iu":
-        values, counts = np.unique(y if np.size(y) < MOST else s.y, return_counts=True)
+        labels, ignored = np.asarray(y if np.size(y) < MOST else s.y), getattr(s.loss, "ignore_index", None)
+        values, counts = np.unique(labels[labels != ignored] if ignored is not None else labels, return_counts=True)
+        if not counts.size:
+            advice = "nothing can be learned from them; look at how the labels are read"
+            yield Finding("labels", WRONG, f"y: every label is {ignored}, which the loss ignores", advice)
+            return
         most = counts.max() / counts.sum()
         evidence = f"y: {len(values)} different labels, the commonest is {share(most)} of them"
         if len(values) == 1 and s.y.size > 1:

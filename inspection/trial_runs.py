@@ -12,6 +12,7 @@ from backhand.inspection.apart import Again, apart
 from backhand.inspection.babysitting import Descent, MakeOptimizer, few, gradients
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter
+from backhand.losses import Mean
 
 
 @dataclass
@@ -77,7 +78,7 @@ def overfit(
 
     Dropout drops the same in each step.
     """
-    x, y = few(data, samples)
+    x, y = few(data, samples, loss=loss)
     running, criterion = apart(model, loss)
     again = Again(running, criterion)
     step = _Rprop(list(running.parameters())) if optimizer is None else optimizer(running.parameters())
@@ -88,7 +89,7 @@ def overfit(
             again()
             value, scores = gradients(running, criterion, x, y)
             losses.append(value)
-            accuracy = _accuracy(scores, y)
+            accuracy = _accuracy(criterion, scores, y)
             if not math.isfinite(value):
                 break
             done = value <= 0.05 * losses[0] or value < 1e-6
@@ -122,33 +123,38 @@ def lr_range_test(
     """
     if not 0 < lowest < highest or steps < 2:
         raise ValueError(f"lr_range_test: expected 0 < lowest < highest and 2 steps, got {lowest}, {highest}, {steps}")
-    x, y = few(data, steps * batch_size, seed)
+    x, y = few(data, steps * batch_size, seed, loss)
     running, criterion = apart(model, loss)
     step = Descent(running.parameters(), lowest) if optimizer is None else optimizer(running.parameters())
     rng = np.random.default_rng(seed)
     rates = np.geomspace(lowest, highest, steps)
+    lrs: list[float] = []
     losses: list[float] = []
     smooth: list[float] = []
     order = np.zeros(0, int)
-    average = 0.0
+    total = weight = 0.0
     with np.errstate(all="ignore"):
         for k, lr in enumerate(rates):
             if len(order) < min(batch_size, len(x[0])):
                 order = rng.permutation(len(x[0]))
             rows, order = order[:batch_size], order[batch_size:]
             value, _ = gradients(running, criterion, tuple(each[rows] for each in x), None if y is None else y[rows])
+            count = value.count if isinstance(value, Mean) else len(rows)
+            if not count:  # every label of these is ignored, or has the weight 0
+                continue
             if not math.isfinite(value):
                 break
-            average = 0.8 * average + 0.2 * value
+            total, weight = (0.8 * total + 0.2 * value * count, 0.8 * weight + 0.2 * count)
+            lrs.append(lr)
             losses.append(value)
-            smooth.append(average / (1 - 0.8 ** (k + 1)))
+            smooth.append(total / weight)
             if smooth[-1] > 4 * abs(min(smooth)) and k > 5:
                 break
             for group in step.param_groups:
                 group["lr"] = float(lr)
             step.step()
     curve = np.array(smooth)
-    return LRRange(rates[: len(losses)], np.array(losses), curve, _suggestion(rates[: len(losses)], curve))
+    return LRRange(np.array(lrs), np.array(losses), curve, _suggestion(np.array(lrs), curve))
 
 
 def _suggestion(lrs: Array, curve: Array) -> float | None:
@@ -179,7 +185,9 @@ class _Rprop:
             p.data -= np.sign(before) * size
 
 
-def _accuracy(scores: Any, y: Any) -> float | None:
+def _accuracy(loss: Any, scores: Any, y: Any) -> float | None:
     if isinstance(scores, tuple) or y is None or y.dtype.kind not in "iu" or scores.ndim != y.ndim + 1 or y.ndim == 0:
         return None
-    return float((scores.argmax(axis=1) == y).mean())
+    counts = y != getattr(loss, "ignore_index", None)
+    hits = scores.argmax(axis=getattr(loss, "class_axis", 1)) == y
+    return float(hits[counts].mean()) if counts.any() else None

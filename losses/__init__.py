@@ -1,6 +1,6 @@
 """The scalar at the end of the chain; its backward() starts the gradient."""
 
-from backhand.losses.base import Loss
+from backhand.losses.base import Loss, Mean
 from backhand.losses.binary import BCELoss, BCEWithLogitsLoss, MultiLabelSoftMarginLoss, SoftMarginLoss
 from backhand.losses.classification import CrossEntropyLoss, NLLLoss
 from backhand.losses.contrastive import InfoNCELoss, NTXentLoss
@@ -28,6 +28,7 @@ __all__ = [
     "Loss",
     "MSELoss",
     "MarginRankingLoss",
+    "Mean",
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",

@@ -16,6 +16,31 @@ from backhand.layers.parameter import Array
 TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
 
 
+class Mean(float):
+    """A mean that knows over how much it is one: a float, and `count`.
+
+        the mean of two together = (a * a.count + b * b.count) / (a.count + b.count)
+
+    count : how many there were, or the sum of their weights; 0 where there was nothing, and the mean is nan
+    """
+
+    __slots__ = ("count",)
+    count: float
+
+    def __new__(cls, value: float, count: float) -> Mean:
+        mean = float.__new__(cls, value)
+        mean.count = count
+        return mean
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        return float(self), self.count
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        # NumPy keeps float32 beside a Python float, but not beside a subclass of it
+        plain = (float(x) if isinstance(x, Mean) else x for x in inputs)
+        return getattr(ufunc, method)(*plain, **options)
+
+
 class Loss(Layer):
     """The scalar at the end of the chain; its backward starts the gradient.
 
@@ -28,6 +53,18 @@ class Loss(Layer):
     `backward` returns a tuple of their gradients in the order of `forward`, and None in the place of a target that
     stands between them.
 
+    A mean that `forward` returns is a `Mean`: its `count` is what the sum was divided by (the number of all l, or the
+    labels that are not ignored, or their weights), for the mean over batches that count differently is not the mean of
+    their means. So do gradients of several batches add up to exactly that of one large batch:
+
+        total = 0
+        for x, y in parts:
+            value = loss(model(x), y)
+            model.backward(loss.backward(value.count))
+            total += value.count
+        for parameter in model.parameters():
+            parameter.grad /= total
+
     A subclass works on the array `losses` of all l: forward ends with `self.save(..., out=losses)` and
     `return self.reduce(losses)`, and in backward `self.upstream(dout)` is the gradient by each of them.
     """
@@ -38,11 +75,16 @@ class Loss(Layer):
         self.reduction = one_of(self, "reduction", reduction, self.reductions)
 
     def reduce(self, losses: Array, count: float | None = None) -> Any:
-        """The losses as the reduction wants them; "mean" divides their sum by `count`, by default their number."""
+        """The losses as the reduction wants them; "mean" divides their sum by `count`, by default their number.
+
+        That is then a `Mean`; "sum" gives a plain float.
+        """
         if self.reduction == "none":
             return losses
+        if self.reduction == "sum":
+            return summed(losses)
         divisor = self._divisor(losses.size, count)
-        return summed(losses) / divisor if divisor else math.nan  # the mean of nothing is nan
+        return Mean(summed(losses) / divisor if divisor else math.nan, divisor)  # the mean of nothing is nan
 
     def save(self, *values: Any, out: Any = None, count: float | None = None) -> None:
         """Push what backward will need; `out` are the losses before the reduction, `count` as in `reduce`."""
@@ -65,7 +107,8 @@ class Loss(Layer):
                 return gradient
             given = float(gradient)
         divisor = self._divisor(math.prod(shape), values[-1])
-        each = given / divisor if divisor else math.nan  # nothing counts
+        # where nothing counts it is nan, as in torch; but the share of a batch that counts for nothing is 0
+        each = given / divisor if divisor else math.nan if given else 0.0
         # what np.broadcast_to gives, in a fifth of its time: one number, under every index
         spread: Array = np.ndarray(shape, dtype, dtype.type(each), strides=(0,) * len(shape))
         return spread

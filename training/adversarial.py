@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,13 +14,16 @@ from backhand.layers.activations import sigmoid
 from backhand.layers.arguments import whole, within
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array
+from backhand.losses.base import Mean
 from backhand.losses.binary import BCEWithLogitsLoss
 from backhand.training.batches import ArrayBatches
 from backhand.training.checkpoints import save_weights
-from backhand.training.errors import TrainingError
+from backhand.training.errors import TrainingError, remedies, unsound
 from backhand.training.history import History
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.modes import evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
+from backhand.training.optimizers.blocks import finite
 from backhand.training.progress import Means, Progress
 
 
@@ -83,12 +86,14 @@ class AdversarialTrainer:
         self.loss = BCEWithLogitsLoss()
         self.steps = 0
         self.epochs = 0
+        self._updated: dict[str, tuple[int, float]] = {}  # whose -> the step of its last update, and the rate
         self._seconds = 0.0
 
     def fit(self, x: Array, *, epochs: int, batch_size: int = 64) -> History:
         """Train for so many epochs over pictures x (N, ...), from -1 to 1; returns the history.
 
-        Raises TrainingError at the first loss that is not finite.
+        Raises TrainingError at the first loss or gradient that is not finite, and at the end of an epoch where an
+        update has left weights that are not; what is on disk is then still that of the epoch before.
         """
         last = self.epochs + whole(self, "epochs", epochs)
         batches = ArrayBatches("x", (x,))
@@ -98,7 +103,7 @@ class AdversarialTrainer:
             self.discriminator.train()
             while self.epochs < last:
                 since = time.perf_counter()
-                sums = Means(self.loss)
+                sums = Means()
                 order = self.rng.permutation(batches.samples)
                 with Progress(self.progress, self.epochs + 1, last, count) as progress:
                     for n, ((real,), _) in enumerate(batches.batches(batch_size, order, merge=True), 1):
@@ -106,13 +111,14 @@ class AdversarialTrainer:
                         metrics: dict[str, Any] = {
                             name: (lambda *_, value=value: value) for name, value in scores.items()
                         }
-                        sums.add(scores["discriminator_loss"], (real,), None, len(real), metrics)
+                        sums.add(Mean(scores["discriminator_loss"], len(real)), (real,), None, len(real), metrics)
                         progress.update(sums)
                         if self.log_every and self.steps % self.log_every == 0:
                             epoch = self.epochs + (n / count if count else 0.0)
                             seconds = self._seconds + time.perf_counter() - since
                             batch = {f"batch_{name}": value for name, value in scores.items()}
                             self.history.append({"step": self.steps, "epoch": epoch, **batch, "seconds": seconds})
+                    self._check_updates()
                     self.epochs += 1
                     took = time.perf_counter() - since
                     self._seconds += took
@@ -137,19 +143,17 @@ class AdversarialTrainer:
         # one batch after the other: BatchNorm shall not mix the real with the drawn
         real_loss, real_score = self._judge(real, self.real_label)
         fake_loss, fake_score = self._judge(drawn, 0.0)
-        self._finite(real_loss + fake_loss, "discriminator")
-        self.discriminator_optimizer.step()
+        self._update("discriminator", real_loss + fake_loss)
 
         self.discriminator.input_requires_grad_()
         self.generator_optimizer.zero_grad()
         scores = self.discriminator.forward(drawn)
         loss = float(self.loss.forward(scores, np.ones_like(scores)))
-        self._finite(loss, "generator")
+        self._finite("generator", "loss", loss, loss)
         # through the discriminator to the picture, and from there on; what it adds to the discriminator's own
         # gradients is thrown away at the next step
         self.generator.backward(self.discriminator.backward(self.loss.backward()))
-        self.generator_optimizer.step()
-        self.steps += 1
+        self._update("generator", loss)
         return {
             "generator_loss": loss,
             "discriminator_loss": real_loss + fake_loss,
@@ -171,14 +175,61 @@ class AdversarialTrainer:
         self.discriminator.backward(self.loss.backward())
         return value, float(sigmoid(scores).mean())
 
-    def _finite(self, value: float, whose: str) -> None:
-        if math.isfinite(value):
-            return
-        lr = float(self.generator_optimizer.param_groups[0]["lr"])
-        message = f"the {whose}'s loss is {value} at step {self.steps + 1} (epoch {self.epochs + 1}); try a smaller lr."
+    def _update(self, whose: str, loss: float) -> None:
+        """One step of one of the networks, if there is nothing but finite numbers to make it with."""
+        self._finite(whose, "loss", loss, loss)
+        optimizer = self._network(whose)[1]
+        for gradient in optimizer.gradients():
+            if not finite(gradient):
+                worst = gradient[~np.isfinite(gradient)][0]
+                self._finite(whose, "gradient", float(worst), loss)
+        lr = float(optimizer.param_groups[0]["lr"])
+        with Uninterrupted():
+            optimizer.step()
+            self._updated[whose] = self.steps + 1, lr
+            self.steps += whose == "generator"
+
+    def _finite(self, whose: str, what: str, value: float, loss: float) -> None:
+        if not math.isfinite(value):
+            self._check_updates(f"; the {whose}'s {what} is {value} at step {self.steps + 1}")
+            lr = float(self._network(whose)[1].param_groups[0]["lr"])
+            at = f"at step {self.steps + 1} (epoch {self.epochs + 1})"
+            self._stop(f"the {whose}'s {what} is {value} {at}; {remedies(lr)}.", self.steps + 1, loss, lr)
+
+    def _check_updates(self, then: str = "") -> None:
+        """Raise TrainingError where an update has left weights that nothing finite can be computed with.
+
+        then : what came of it, where something has
+        """
+        for whose, (step, lr) in self._updated.items():
+            found = unsound(self._network(whose)[0])
+            if found and (found.infinite or then or not self._draws_finite()):
+                last_good = "no weights of this run are on disk"
+                if self.folder is not None and self.epochs:
+                    last_good = f"{self.folder} holds those of the end of epoch {self.epochs}"
+                self._stop(
+                    f"the {whose}'s update of step {step} (epoch {self.epochs + 1}, learning rate {lr:.6g}) left "
+                    f"{found}{then}. The parameters are as it left them; {last_good}. {remedies(lr)}.",
+                    step,
+                    math.nan,
+                    lr,
+                )
+
+    def _draws_finite(self) -> bool:
+        with evaluating(self.discriminator), np.errstate(all="ignore"):
+            return bool(np.isfinite(self.discriminator.forward(self.draw(1))).all())
+
+    def _stop(self, message: str, step: int, loss: float, lr: float) -> NoReturn:
         for network in (self.generator, self.discriminator):
             network.zero_grad()
-        raise TrainingError(message, self.steps + 1, self.epochs + 1, value, lr, 0.0)
+        self.loss.forget()
+        self.history.append({"step": self.steps, "epoch": float(self.epochs), "error": message})
+        raise TrainingError(message, step, self.epochs + 1, loss, lr, 0.0)
+
+    def _network(self, whose: str) -> tuple[Layer, Optimizer]:
+        if whose == "generator":
+            return self.generator, self.generator_optimizer
+        return self.discriminator, self.discriminator_optimizer
 
     def _write(self) -> None:
         if self.folder is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backhand.layers.parameter import Array
+from backhand.losses.base import Mean
 
 
 class History:
@@ -20,6 +21,7 @@ class History:
         (2.5 is in the middle of the third); and some of
         batch_loss, lr - of one step, every now and then
         loss, accuracy, val_loss, val_accuracy, lr - at the end of an epoch (whose "epoch" is a whole number)
+        skipped - the batches of an epoch in which nothing counted (every label ignored), where there were any
         seconds - since training began
         error - why training was broken off
         early_stop - True where training ended because nothing had become better
@@ -103,6 +105,8 @@ def _check(record: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mean):
+        return float(value)
     return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
 
 

@@ -1,107 +1,144 @@
-"""Metrics: what is reported beside the loss. Each is `metric(scores, target) -> float`, a mean over the samples."""
+"""Metrics: what is reported beside the loss. Each is `metric(scores, target) -> float`.
+
+These here return a `Mean`, which knows over how many samples, labels or bits it is one, and so come out the same
+whatever the batches are. What is a plain float counts as a mean over the samples of its batch.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.layers.parameter import Array
+from backhand.losses.base import Mean
+
 Metric = Callable[[Any, Any], float]
 
 
-def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100, axis: int = 1) -> float:
+def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100, axis: int = 1) -> Mean:
     """The share of samples whose highest score is that of the right class.
 
     scores : (N, C, ...), or (C,) for one sample
     axis : where the classes are; -1 for scores of tokens, (N, T, C)
     target : labels (N, ...), of which `ignore_index` does not count; or probabilities in the shape of scores
     """
-    scores, labels = np.asarray(scores), np.asarray(target)
+    scores, labels = array("accuracy", scores), array("accuracy", target)
     axis = min(axis, scores.ndim - 1)
     if labels.shape == scores.shape:
         labels = np.asarray(labels.argmax(axis))
     best = np.asarray(scores.argmax(axis))
     if best.shape != labels.shape:
         raise ValueError(f"accuracy: expected target of shape {best.shape} or {scores.shape}, got {labels.shape}")
-    hits, counts = best == labels, labels != ignore_index
-    counted = np.count_nonzero(counts)
-    return np.count_nonzero(hits & counts) / counted if counted else float("nan")
+    return mean_of(best == labels, labels != ignore_index)
 
 
-def top_k_accuracy(scores: ArrayLike, target: ArrayLike, k: int = 5) -> float:
+def top_k_accuracy(scores: ArrayLike, target: ArrayLike, k: int = 5, ignore_index: int = -100) -> Mean:
     """The share of samples whose right class is among the k highest scores.
 
-    scores : (N, C)      target : labels (N,)
+    scores : (N, C)      target : labels (N,), of which `ignore_index` does not count
     """
-    scores, target = np.asarray(scores), np.asarray(target)
-    if scores.ndim != 2 or target.shape != scores.shape[:1]:
-        raise ValueError(f"top_k_accuracy: expected (N, C) and (N,), got {scores.shape} and {target.shape}")
-    right = np.take_along_axis(scores, target[:, None].astype(np.intp), axis=1)
-    return float(np.mean((scores > right).sum(axis=1) < k))
+    scores, labels = array("top_k_accuracy", scores), array("top_k_accuracy", target)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or labels.dtype.kind not in "iu":
+        got = f"{scores.shape} and {labels.dtype} {labels.shape}"
+        raise ValueError(f"top_k_accuracy: expected scores (N, C) and integer labels (N,), got {got}")
+    counts = labels != ignore_index
+    labels = np.where(counts, labels, 0).astype(np.intp)
+    if labels.size and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(
+            f"top_k_accuracy: expected labels from 0 to {scores.shape[1] - 1} (or ignore_index, {ignore_index}), "
+            f"got {wrong}"
+        )
+    right = np.take_along_axis(scores, labels[:, None], axis=1)
+    return mean_of((scores > right).sum(axis=1) < k, counts)
 
 
-def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> float:
+def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> Mean:
     """The share of scores that are on the right side of 0, where the target is 0 or 1.
 
     scores, target : one shape, any; the scores are logits, as BCEWithLogitsLoss takes them
     """
-    scores, target = np.asarray(scores), np.asarray(target)
-    if scores.shape != target.shape:
-        raise ValueError(f"binary_accuracy: expected target of shape {scores.shape}, got {target.shape}")
-    return float(np.mean((scores > 0) == (target > 0.5)))
+    x, y = array("binary_accuracy", scores), array("binary_accuracy", target)
+    if x.shape != y.shape:
+        raise ValueError(f"binary_accuracy: expected target of shape {x.shape}, got {y.shape}")
+    return mean_of((x > 0) == (y > 0.5))
 
 
-def intersection_over_union(scores: ArrayLike, target: ArrayLike) -> float:
+def intersection_over_union(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> Mean:
     """How well the pixels found cover those wanted: the pixels in both, divided by those in either.
 
-    scores : (N, 2, ...), of nothing and of something      target : (N, ...), 1 where there is something
+    scores : (N, 2, ...), of nothing and of something
+    target : (N, ...), 1 where there is something; where it is `ignore_index`, the pixel does not count
 
     A mean over the samples; 1 for a sample in which nothing is wanted and nothing found.
     """
-    scores, wanted = np.asarray(scores), np.asarray(target) == 1
+    scores, labels = array("intersection_over_union", scores), array("intersection_over_union", target)
+    wanted, counts = labels == 1, labels != ignore_index
     if scores.ndim < 3 or scores.shape[:2] != (len(wanted), 2) or scores.shape[2:] != wanted.shape[1:]:
         raise ValueError(
             f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {wanted.shape}"
         )
-    found, places = scores[:, 1] > scores[:, 0], tuple(range(1, wanted.ndim))
+    found, places = (scores[:, 1] > scores[:, 0]) & counts, tuple(range(1, wanted.ndim))
+    wanted &= counts
     both, either = (found & wanted).sum(axis=places), (found | wanted).sum(axis=places)
-    return float(np.mean(np.where(either, both / np.maximum(either, 1), 1.0)))
+    return mean_of(np.where(either, both / np.maximum(either, 1), 1.0), counts.any(axis=places))
 
 
-def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> float:
+def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> Mean:
     """The share of sequences without a mistake: at every place that counts, the right token has the highest score.
 
-    scores : (N, T, V)      target : tokens (N, T), of which `ignore_index` does not count
+    scores : (N, T, V)
+    target : tokens (N, T), of which `ignore_index` does not count; nor does a sequence of nothing else
 
     With scores that were given for the right tokens before each place, it is also the share of the sequences that the
     model writes without a mistake when it always takes the likeliest token: up to the first mistake both are the same.
     """
-    scores, labels = np.asarray(scores), np.asarray(target)
+    scores, labels = array("whole_sequences", scores), array("whole_sequences", target)
     if scores.ndim != 3 or labels.shape != scores.shape[:2]:
         raise ValueError(f"whole_sequences: expected (N, T, V) and (N, T), got {scores.shape} and {labels.shape}")
-    return float(np.mean(((scores.argmax(axis=2) == labels) | (labels == ignore_index)).all(axis=1)))
+    counts = labels != ignore_index
+    return mean_of(((scores.argmax(axis=2) == labels) | ~counts).all(axis=1), counts.any(axis=1))
 
 
-def bits_per_sequence(scores: ArrayLike, target: ArrayLike) -> float:
+def bits_per_sequence(scores: ArrayLike, target: ArrayLike) -> Mean:
     """What a sequence of bits costs, in bits: the binary cross-entropy, summed over it, divided by ln 2.
 
     scores : (T, B, C) logits      target : (L, B, C), wanted at the last L steps, as in SequenceBCELoss
     """
     last, wanted = _last_steps("bits_per_sequence", scores, target)
     nats = np.logaddexp(0, last) - wanted * last
-    return float(nats.sum() / nats.shape[1] / np.log(2))
+    return mean_of(nats.sum(axis=(0, 2)) / np.log(2))
 
 
-def wrong_bits(scores: ArrayLike, target: ArrayLike) -> float:
+def wrong_bits(scores: ArrayLike, target: ArrayLike) -> Mean:
     """The share of bits that are wrong when the logits are rounded; the shapes as in `bits_per_sequence`."""
     last, wanted = _last_steps("wrong_bits", scores, target)
-    return float(np.mean((last > 0) != (wanted > 0.5)))
+    return mean_of((last > 0) != (wanted > 0.5))
+
+
+def mean_of(values: Array, counts: Array | None = None) -> Mean:
+    """The mean of values, or of those of them that count; nan where none does."""
+    count = values.size if counts is None else int(np.count_nonzero(counts))
+    if values.dtype == np.bool_:
+        total = float(np.count_nonzero(values if counts is None else values & counts))
+    else:
+        total = float((values if counts is None else values[counts]).sum(dtype=np.float64))
+    return Mean(total / count if count else math.nan, count)
+
+
+def array(name: str, value: ArrayLike) -> Array:
+    """What a metric is given, as an array; ValueError for a masked one, whose mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name}: expected plain arrays, got a masked one; give labels that are ignored instead")
+    return np.asarray(value)
 
 
 def _last_steps(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Any, Any]:
-    x, y = np.asarray(scores), np.asarray(target)
+    x, y = array(name, scores), array(name, target)
     if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or len(y) > len(x):
         raise ValueError(f"{name}: expected (T, B, C) and (L, B, C), got {x.shape} and {y.shape}")
     return x[len(x) - len(y) :].astype(np.float64), y

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from backhand.layers.base import Layer
+from backhand.losses.base import Mean
 from backhand.training.metrics import Metric
 
 
 class Means:
-    """The loss and the metrics so far, as means over the samples."""
+    """The loss and the metrics so far, each a mean over all that it counts."""
 
-    def __init__(self, loss: Layer) -> None:
-        self._summed = getattr(loss, "reduction", "mean") == "sum"
-        self._samples = 0
-        self._totals: dict[str, float] = {"loss": 0.0}
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {"loss": [0.0, 0.0]}  # name -> the sum, how many that is
 
-    def add(self, loss: float, outputs: tuple[Any, ...], target: Any, n: int, metrics: Mapping[str, Metric]) -> None:
-        """One more batch of n samples."""
-        totals = self._totals
-        self._samples += n
-        totals["loss"] += loss if self._summed else loss * n
+    def add(self, loss: Mean, outputs: tuple[Any, ...], target: Any, n: int, metrics: Mapping[str, Metric]) -> None:
+        """One more batch of n samples; what is no `Mean` counts as a mean over them."""
+        sums = self._sums
+        if loss.count:
+            sums["loss"][0] += loss * loss.count
+            sums["loss"][1] += loss.count
         for name, metric in metrics.items():
             value = metric(outputs[0] if len(outputs) == 1 else outputs, target)
-            totals[name] = totals.get(name, 0.0) + float(value) * n
+            count = value.count if isinstance(value, Mean) else n
+            both = sums.setdefault(name, [0.0, 0.0])
+            if count and (loss.count or value == value):  # else there was nothing to take the mean of
+                both[0] += float(value) * count
+                both[1] += count
 
     def means(self) -> dict[str, float]:
-        """name -> mean."""
-        return {name: total / self._samples for name, total in self._totals.items()}
+        """name -> mean; nan where nothing counted."""
+        return {name: total / count if count else math.nan for name, (total, count) in self._sums.items()}
+
+
+def mean_loss(loss: Layer, value: Any, n: int) -> Mean:
+    """What a loss gave for n samples as a mean: of "sum", or of a loss that does not say of what, over them."""
+    if isinstance(value, Mean):
+        return value
+    if getattr(loss, "reduction", "mean") == "sum":
+        return Mean(float(value) / n if n else math.nan, n)
+    return Mean(float(value), n)
 
 
 class Progress:
@@ -70,7 +84,10 @@ class Progress:
             self._bar.close()  # the line below takes its place: a bar has no room for all of it
         if self._wanted:
             scores = {k: v for k, v in record.items() if k not in ("step", "epoch", "lr", "seconds")}
-            numbers = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            numbers = "  ".join(
+                f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in scores.items()
+            )
             print(f"{self._title}  {numbers}  {seconds:.1f}s", flush=True)
 
     def _show(self, scores: Mapping[str, float]) -> None:

@@ -17,6 +17,7 @@ from backhand.training import optimizers, schedules
 from backhand.training.averaging import ExponentialMovingAverage
 from backhand.training.batches import as_batches
 from backhand.training.checkpoints import load_weights, save_weights
+from backhand.training.errors import unsound
 from backhand.training.option_types import CommandError, at_least, between, not_negative, positive, sizes
 from backhand.training.recipes import DEFAULTS, RECIPES, Plan
 from backhand.training.recipes.answering import ANSWERS
@@ -144,10 +145,13 @@ def train(options: argparse.Namespace) -> None:
     try:
         lines = plan.fit(folder, not options.quiet) if plan.fit else _fit(plan, options, folder)
     except KeyboardInterrupt:
-        for name, network in plan.networks.items():
+        sound = {name: network for name, network in plan.networks.items() if not unsound(network)}
+        for name, network in sound.items():
             save_weights(network, folder / f"{name}.safetensors")
-        kept = " and the ".join(plan.networks)
-        raise KeyboardInterrupt(f"{_holds(folder)}; the weights of the {kept} are those at the interrupt") from None
+        kept = f"the weights of the {' and the '.join(sound)} are those at the interrupt"
+        if len(sound) < len(plan.networks):
+            kept = "not all weights are finite at the interrupt, and those that are not were not saved"
+        raise KeyboardInterrupt(f"{_holds(folder)}; {kept}") from None
     print("\n".join(lines))
     say(_holds(folder))
 

@@ -14,16 +14,23 @@ import numpy as np
 from backhand.layers.arguments import whole
 from backhand.layers.base import Layer, LayerError
 from backhand.layers.parameter import Array, Parameter
+from backhand.losses.base import Mean
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
 from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm
-from backhand.training.errors import TrainingError, diagnosis
+from backhand.training.errors import TrainingError, diagnosis, remedies, unsound
 from backhand.training.history import History
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.metrics import Metric, accuracy
 from backhand.training.modes import Buffers, evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
-from backhand.training.progress import Means, Progress
+from backhand.training.optimizers.blocks import finite
+from backhand.training.progress import Means, Progress, mean_loss
 from backhand.training.schedules import LRScheduler, ReduceLROnPlateau
+
+_Batch = tuple[tuple[Any, ...], Any, Mean]  # the inputs, the target, the loss before the step
+
+SMALL = 1 << 16  # numbers
 
 
 class Trainer:
@@ -36,9 +43,9 @@ class Trainer:
     schedule : a schedule of the same optimizer, stepped every "epoch" or every "batch" (schedule_every);
         ReduceLROnPlateau after every epoch by the value of `monitor`
     metrics : name -> metric(scores, target), or a list of functions; None: accuracy where the target holds labels.
-        They and the loss are
-        means over the batches, weighted with the number of samples; those of training are taken while the weights
-        change, those of validation after the epoch
+        They and the loss are means over all that counts (see `Mean`), however it is cut into batches; what does not
+        say of how much it is a mean, is one over the samples. Those of training are taken while the weights change,
+        those of validation after the epoch
     clip_norm, clip_value : limits for the norm of the gradient, and for each of its entries (applied first)
     folder : where history.jsonl, model.safetensors (after each epoch) and best.safetensors are kept; files of
         these names from an earlier run are replaced. A step that is not finite is kept in failed_step.npz, for `replay`
@@ -132,6 +139,9 @@ class Trainer:
         self._best_weights: dict[str, Array] = {}
         self._seconds = 0.0
         self._used_lr = self._lr()
+        self._sound: int | None = None  # the step after which the weights were last seen to be finite
+        self._looks = False  # whether they are looked at after every step
+        self._written = 0  # the epoch whose weights are in model.safetensors
         # gradients that the optimizer does not hold, and so does not set to zero
         self._others: list[Parameter] = [p for p in model.parameters() if p not in held]
 
@@ -144,14 +154,21 @@ class Trainer:
 
         train : a pair of arrays (x, y), of which only one batch is read at a time (they may be memory-mapped), x a
             tuple of arrays where the model takes several inputs; or an iterable of batches (x, y) that can be gone
-            through again and again, so not a generator unless epochs=1
+            through again and again, so not a generator unless epochs=1. A tuple (x, y) of lists of numbers is a pair
+            too, a list of tuples [(x, y), (x, y)] is batches, and what can be either is refused
         validation : the same, or None
         batch_size : of arrays. The last batch may be smaller, but a single sample left over (which BatchNorm cannot
             take) joins the batch before it
         shuffle : a new order of the samples (of arrays) in each epoch; each sample is used once in an epoch
 
+        A batch in which nothing counts (every label is ignored, or has the weight 0) is passed over, as if it were not
+        there: no step, neither of the optimizer nor of a schedule, and buffers as they were. The record of the epoch
+        says how many were "skipped".
+
         Raises TrainingError at the first loss or gradient that is not finite: parameters and buffers are then as
-        they were before that step, and so written to model.safetensors.
+        they were before that step, and so written to model.safetensors. Where an update itself leaves weights that are
+        not finite, which is seen at the next step or the end of the epoch, they stay so, and model.safetensors stays
+        as it was at the end of the epoch before.
         """
         epochs = whole(self, "epochs", epochs)
         batch_size = whole(self, "batch_size", batch_size)
@@ -172,6 +189,12 @@ class Trainer:
         self._prepare_folder()
         last = self.epochs + epochs
         waited = 0
+        found = unsound(self.model, self.loss)
+        self._sound = None if found and found.infinite else self.steps
+        # few weights are looked at after every step, for a hundredth of its time; many at the end of an epoch
+        held = {p for group in self.optimizer.param_groups for p in group["params"]}
+        self._looks = held <= {*self.model.parameters(), *self.loss.parameters()} and sum(p.size for p in held) <= SMALL
+        self._looks &= self._sound is not None
         with modes_kept(self.model, self.loss), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if not self.model.training:
                 self.model.train()
@@ -182,9 +205,11 @@ class Trainer:
             while self.epochs < last:
                 since = time.perf_counter()
                 with Progress(self.progress, self.epochs + 1, last, batches.count(batch_size, True)) as progress:
-                    record = self._train_epoch(batches, batch_size, shuffle, progress)
+                    record, last_batch = self._train_epoch(batches, batch_size, shuffle, progress)
                     if held_out is not None:
                         scores = self._evaluate(held_out, batch_size)
+                        if not math.isfinite(scores["loss"]):
+                            self._check_update(last_batch, self.epochs, 0.0, again=True)
                         record.update((f"val_{name}", value) for name, value in scores.items())
                     record["lr"] = self._used_lr
                     took = time.perf_counter() - since
@@ -193,13 +218,12 @@ class Trainer:
                     better = self._better(monitor, record)
                     if isinstance(self.schedule, ReduceLROnPlateau):
                         self.schedule.step(record[monitor])
-                    elif self.schedule is not None and self.schedule_every == "epoch":
-                        self.schedule.step()
                     waited = 0 if better else waited + 1
                     stops = self.patience is not None and waited >= self.patience
                     if stops:
                         record["early_stop"] = True
                     self._write_weights("model.safetensors")
+                    self._written = self.epochs
                     if better:
                         self._write_weights("best.safetensors")
                     self.history.append(record)
@@ -208,11 +232,10 @@ class Trainer:
                     self.after_epoch(dict(record))
                 if stops:
                     if self.progress:
-                        best = f"best: {self.best:.4g} in epoch {self.best_epoch}"
-                        if self.best is None:
-                            best = (
-                                f"it was never finite: is there a nan in the {held_out.name if held_out else 'data'}?"
-                            )
+                        data = held_out.name if held_out else "data"
+                        best = f"it was never finite: is there a nan in the {data}, or no label that counts?"
+                        if self.best is not None:
+                            best = f"best: {self.best:.4g} in epoch {self.best_epoch}"
                         print(f"stopped: {monitor} has not become better for {waited} epochs; {best}", flush=True)
                     break
         if self.restore_best and self._best_weights:
@@ -237,16 +260,18 @@ class Trainer:
 
     def _train_epoch(
         self, batches: ArrayBatches | StreamBatches, size: int, shuffle: bool, progress: Progress
-    ) -> dict[str, Any]:
-        """One pass over the data; returns the beginning of its record."""
+    ) -> tuple[dict[str, Any], _Batch]:
+        """One pass over the data; returns the beginning of its record, and the last batch of which a step was made."""
         model, loss, optimizer = self.model, self.loss, self.optimizer
         schedule = self.schedule if self.schedule_every == "batch" else None
+        epochly = None if schedule is self.schedule or isinstance(self.schedule, ReduceLROnPlateau) else self.schedule
         order = self.rng.permutation(batches.samples) if shuffle and isinstance(batches, ArrayBatches) else None
         count = batches.count(size, True)
         buffers = Buffers(model)
-        sums = Means(loss)
+        sums = Means()
         since = time.perf_counter()
-        n = 0
+        n = skipped = 0
+        last: _Batch | None = None
         spoiled = False  # whether the step that is being made has touched anything that must be put back
         try:
             for n, (inputs, target) in enumerate(batches.batches(size, order, merge=True), 1):
@@ -256,24 +281,41 @@ class Trainer:
                 buffers.remember()
                 spoiled = True
                 value, outputs = self._forward(inputs, target)
+                rows, metrics = rows_of(inputs, self.batch_axis), self._metrics_for(outputs, target)
+                if not value.count:
+                    sums.add(value, outputs, target, rows, metrics)
+                    buffers.restore()
+                    self._forget()
+                    spoiled = False
+                    skipped += 1
+                    progress.update(sums)
+                    continue
                 if not math.isfinite(value):
-                    raise self._error(f"the loss is {value}", value, inputs, target, n, count)
+                    raise self._error(f"the loss is {value}", value, inputs, target, n, count, last is None)
                 model.backward(loss.backward())
                 gradients = optimizer.gradients()
-                if not all(map(_finite, gradients)):
-                    raise self._error("a gradient is not finite", value, inputs, target, n, count)
+                if not all(map(finite, gradients)):
+                    raise self._error("a gradient is not finite", value, inputs, target, n, count, last is None)
                 if self.clip_value is not None:
                     for g in gradients:
                         np.clip(g, -self.clip_value, self.clip_value, out=g)
                 if self.clip_norm is not None:
                     scale_to(gradients, self.clip_norm, total_norm(gradients))
-                spoiled = False
-                self._used_lr = self._lr()
-                optimizer.step()
-                self.steps += 1
-                if self.after_step is not None:
-                    self.after_step()
-                sums.add(value, outputs, target, rows_of(inputs, self.batch_axis), self._metrics_for(outputs, target))
+                rate = self._lr()
+                with Uninterrupted():  # the weights, their number and all that goes with them agree at any interrupt
+                    optimizer.step()
+                    spoiled = False
+                    self._used_lr = rate
+                    self.steps += 1
+                    last = inputs, target, value
+                    if self._looks and not optimizer.finite():
+                        self._sound = self.steps - 1
+                        break
+                    if self.after_step is not None:
+                        self.after_step()
+                    if schedule is not None:
+                        schedule.step()
+                sums.add(value, outputs, target, rows, metrics)
                 if self.log_every and self.steps % self.log_every == 0:
                     epoch = self.epochs + (n / count if count else 0.0)
                     seconds = self._seconds + time.perf_counter() - since
@@ -281,33 +323,42 @@ class Trainer:
                         {
                             "step": self.steps,
                             "epoch": epoch,
-                            "batch_loss": value,
+                            "batch_loss": float(value),
                             "lr": self._used_lr,
                             "seconds": seconds,
                         }
                     )
-                if schedule is not None:
-                    schedule.step()
                 progress.update(sums)
+            if last is None:
+                raise ValueError(
+                    f"{batches.name}: expected something to learn from, got {n} batches in which nothing counts: every "
+                    "label is ignored, or has the weight 0"
+                )
         except BaseException as error:
             if isinstance(error, LayerError):
                 error.problem += f" (in batch {n} of epoch {self.epochs + 1})"
             if spoiled:
                 buffers.restore()
-            model.zero_grad()
-            for layer in loss.modules():
-                layer.forget()
+            self._forget()
             if isinstance(error, TrainingError):
-                error.trace(model, loss, inputs, target, self.folder)
-                record = {"batch_loss": error.loss, "lr": error.lr, "error": str(error)}
-                self.history.append({"step": self.steps, "epoch": self.epochs + error.progress, **record})
-                self._write_weights("model.safetensors")
+                self._give_up(error, inputs, target)
             raise
-        self.epochs += 1
-        return {"step": self.steps, "epoch": float(self.epochs), **sums.means()}
+        self._check_update(last, self.epochs + 1, n / count if count else 1.0)
+        with Uninterrupted():
+            self.epochs += 1
+            if epochly is not None:
+                epochly.step()
+        record = {"step": self.steps, "epoch": float(self.epochs), **sums.means()}
+        return (record | {"skipped": skipped} if skipped else record), last
+
+    def _forget(self) -> None:
+        """Drop the forward and the gradients of a step that is not made."""
+        self.model.zero_grad()
+        for layer in self.loss.modules():
+            layer.forget()
 
     def _evaluate(self, batches: ArrayBatches | StreamBatches, size: int) -> dict[str, float]:
-        sums = Means(self.loss)
+        sums = Means()
         with evaluating(self.model, self.loss):
             for n, (inputs, target) in enumerate(batches.batches(size), 1):
                 try:
@@ -320,10 +371,11 @@ class Trainer:
 
     # ------------------------------------------------------------------ what stands around it
 
-    def _forward(self, inputs: tuple[Any, ...], target: Any) -> tuple[float, tuple[Any, ...]]:
+    def _forward(self, inputs: tuple[Any, ...], target: Any) -> tuple[Mean, tuple[Any, ...]]:
         scores = self.model.forward(*inputs)
         outputs = scores if type(scores) is tuple else (scores,)
-        return float(self.loss.forward(*outputs, target)), outputs
+        value = self.loss.forward(*outputs, target)
+        return mean_loss(self.loss, value, rows_of(inputs, self.batch_axis)), outputs
 
     def _try(self, batches: ArrayBatches) -> None:
         """Raise what the model, the loss or a metric has against the data; changes nothing."""
@@ -340,7 +392,7 @@ class Trainer:
                         error.problem += f" (sample {row} of {batches.name}, on its own)"
                         raise error from None
                 raise
-            Means(self.loss).add(0.0, outputs, target, 1, self._metrics_for(outputs, target))
+            Means().add(Mean(0.0, 1), outputs, target, 1, self._metrics_for(outputs, target))
 
     def _metrics_for(self, outputs: tuple[Any, ...], target: Any) -> dict[str, Metric]:
         if self.metrics is None:
@@ -399,26 +451,91 @@ class Trainer:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def _error(
-        self, what: str, value: float, inputs: tuple[Any, ...], target: Any, n: int, count: int | None
+        self,
+        what: str,
+        value: float,
+        inputs: tuple[Any, ...],
+        target: Any,
+        n: int,
+        count: int | None,
+        first: bool,
     ) -> TrainingError:
-        """The error that says where, and what to try."""
+        """The error that says where, and what to try.
+
+        first : whether no step was made in this epoch before
+        """
         lr = self._lr()
-        where, advice = diagnosis(self.model, inputs, target, lr)
-        step = self.steps + 1
-        written = "" if self.folder is None else f", and are in {os.path.join(self.folder, 'model.safetensors')}"
+        where, advice, in_data = diagnosis(self.model, inputs, target, lr)
+        step, progress = self.steps + 1, (n - 1) / count if count else 0.0
+        at = f"at step {step} (epoch {self.epochs + 1}, batch {n}{f' of {count}' if count else ''}"
+        found = unsound(self.model, self.loss)
+        moved = self._sound is not None and self.steps > self._sound
+        if moved and found and (found.infinite or not in_data):
+            since = self._since() if found.infinite else ""
+            problem = f"{found}{since}; with them, {what}{where} {at}), which was not made"
+            return self._broken(problem, value, self.epochs + (not first), progress)
+        kept = self.folder is not None and not (found and found.infinite)
+        written = f", and are in {os.path.join(self.folder or '', 'model.safetensors')}" if kept else ""
         message = (
-            f"{what}{where} at step {step} (epoch {self.epochs + 1}, batch {n}{f' of {count}' if count else ''}; "
+            f"{what}{where} {at}; "
             f"loss {value:.6g}, learning rate {lr:.6g}). This step was not made: parameters and buffers are as they "
             f"were before it{written}. {advice}."
         )
-        return TrainingError(message, step, self.epochs + 1, value, lr, (n - 1) / count if count else 0.0)
+        return TrainingError(message, step, self.epochs + 1, float(value), lr, progress)
+
+    def _check_update(self, last: _Batch, epoch: int, progress: float, again: bool = False) -> None:
+        """Raise TrainingError where the last update has left weights that are not finite, or that nothing finite
+        can be computed with.
+
+        again : look at the loss of the same samples once more, however large the weights are
+        """
+        if self._sound is None:
+            return
+        inputs, target, value = last
+        found = unsound(self.model, self.loss)
+        problem = None if found is None else str(found)
+        if again or (found and not found.infinite):
+            buffers = Buffers(self.model)
+            buffers.remember()
+            after, _ = self._forward(inputs, target)
+            buffers.restore()
+            self._forget()
+            size = "" if found is None else f", {found.size}"
+            problem = None if math.isfinite(after) else f"weights{size}, with which the loss of its batch is {after}"
+        if problem:
+            if found and found.infinite:
+                problem += self._since()
+            error = self._broken(problem, value, epoch, progress)
+            self._give_up(error, inputs, target)
+            raise error
+        self._sound = self.steps
+
+    def _since(self) -> str:
+        """What is known of when the weights were finite, where that was not just before the last update."""
+        return "" if self.steps - 1 == self._sound else f" (after step {self._sound} they still were)"
+
+    def _broken(self, problem: str, value: float, epoch: int, progress: float) -> TrainingError:
+        """The error for an update that has left such weights."""
+        last_good = "no weights of this run are on disk"
+        if self.folder is not None and self._written:
+            path = os.path.join(self.folder, "model.safetensors")
+            last_good = f"{path} holds those of the end of epoch {self._written}"
+        message = (
+            f"the update of step {self.steps} (epoch {epoch}, learning rate {self._used_lr:.6g}) left {problem}. "
+            f"The parameters are as it left them; {last_good}. {remedies(self._used_lr)}."
+        )
+        return TrainingError(message, self.steps, epoch, float(value), self._used_lr, progress)
+
+    def _give_up(self, error: TrainingError, inputs: tuple[Any, ...], target: Any) -> None:
+        """Leave behind what a run that cannot go on has to tell; weights only if they are good for something."""
+        error.trace(self.model, self.loss, inputs, target, self.folder)
+        record = {"batch_loss": error.loss, "lr": error.lr, "error": str(error)}
+        self.history.append({"step": self.steps, "epoch": self.epochs + error.progress, **record})
+        found = unsound(self.model, self.loss)
+        if error.step > self.steps and not (found and found.infinite):
+            self._write_weights("model.safetensors")
 
 
 def falls(monitor: str) -> bool:
     """Whether a number of this name is better when it is smaller."""
     return monitor.endswith(("loss", "error"))
-
-
-def _finite(gradient: Array) -> bool:
-    # one product tells for sure when it is finite; squares that are too large for float32 are looked at again
-    return math.isfinite(np.dot(gradient, gradient)) or bool(np.isfinite(gradient).all())

@@ -14,8 +14,9 @@ from backhand.inspection import plot_history, style
 from backhand.layers import Layer, Linear
 from backhand.layers.activations import sigmoid
 from backhand.layers.parameter import Array
-from backhand.losses import BCEWithLogitsLoss, CrossEntropyLoss, ELBOLoss, MSELoss, NTXentLoss
+from backhand.losses import BCEWithLogitsLoss, CrossEntropyLoss, ELBOLoss, Mean, MSELoss, NTXentLoss
 from backhand.training.adversarial import AdversarialTrainer
+from backhand.training.metrics import mean_of
 from backhand.training.modes import evaluating
 from backhand.training.optimizers import Adam
 from backhand.training.recipes.base import Plan, Recipe, draw_images, load_images, multiple, samples_of, shape_of
@@ -291,17 +292,17 @@ def linear_probe(model: Any, splits: Any, seed: int = 0, epochs: int = 20) -> fl
     return trainer.evaluate((test, splits.test.y))["accuracy"]
 
 
-def _squared_error(scores: Any, target: Any) -> float:
-    return float(np.mean((sigmoid(scores) - target) ** 2))
+def _squared_error(scores: Any, target: Any) -> Mean:
+    return mean_of((sigmoid(scores) - target) ** 2)
 
 
 def _error_report(folder: Path, model: Layer, scores: dict[str, float]) -> list[str]:
     return [f"test loss {scores['loss']:.4f}   squared error of a pixel {scores['squared_error']:.5f}"]
 
 
-def _kl(scores: Any, target: Any) -> float:
+def _kl(scores: Any, target: Any) -> Mean:
     _, mu, logvar = scores
-    return float((mu * mu + np.expm1(logvar) - logvar).sum() / 2 / len(mu))
+    return mean_of((mu * mu + np.expm1(logvar) - logvar).sum(axis=1) / 2)
 
 
 RECIPES: dict[str, Recipe] = {
