@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
+AGAIN = "delete it and get it again"
 
 
 class DataError(ValueError):
@@ -66,7 +69,7 @@ def pixel_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         reject("dtype", "a float dtype, or uint8 for the values as stored", repr(dtype))
     if wanted.kind != "f" and wanted != np.uint8:
         reject("dtype", "a float dtype, or uint8 for the values as stored", wanted)
-    return wanted
+    return wanted.newbyteorder("=")
 
 
 def pixels(stored: Array, dtype: np.dtype[Any], white: int) -> Array:
@@ -77,12 +80,12 @@ def pixels(stored: Array, dtype: np.dtype[Any], white: int) -> Array:
     return x
 
 
-def labels(path: object, stored: Array, classes: int) -> Array:
+def labels(path: object, stored: Array, classes: int, first: int = 0) -> Array:
     """Stored labels as int64, if each of them names a class."""
-    wrong = np.flatnonzero(stored >= classes)
+    wrong = np.flatnonzero((stored < first) | (stored >= classes))
     if wrong.size:
         at = wrong[0]
-        reject(path, f"labels from 0 to {classes - 1}", f"{stored[at]} as label {at} (counting from 0)")
+        reject(path, f"labels from {first} to {classes - 1}", f"{stored[at]} as label {at} (counting from 0)")
     return stored.astype(np.int64)
 
 
@@ -95,8 +98,19 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not content:
-        raise DataError(f"{path}: the file is empty; delete it and get it again")
+        raise DataError(f"{path}: the file is empty; {AGAIN}")
     return content
+
+
+def unpacked(path: Path) -> bytes:
+    """The whole file, taken out of gzip where it is in it (the content decides, not the name)."""
+    content = read_bytes(path)
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: the gzip file is damaged or cut short ({error}); {AGAIN}") from None
 
 
 def folder_of(folder: object) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backhand.datasets.base import DataError, MissingDataError
+from backhand.datasets.file_kinds import kind_of
 
 CHUNK = 1 << 16
 
@@ -33,14 +34,17 @@ def download(
     timeout : in seconds, for each answer of the server, not for the whole file
     progress : a bar on stderr, where that is a terminal
     """
-    urls = [urls] if isinstance(urls, str) else list(urls)
+    urls = [urls] if isinstance(urls, str) else list(urls or ())
+    if not all(isinstance(url, str) for url in urls):
+        raise DataError(f"urls: expected addresses as text, got {urls!r}")
     path = Path(path)
     part = path.with_name(path.name + ".part")
     _hasher(checksum)
     try:
         if path.exists():
             if (found := _digest(path, checksum)) != checksum.lower():
-                raise DataError(f"{path}: expected {checksum}, got {found}; move it away to have it fetched again")
+                what = f"{found}{_what(path)}"
+                raise DataError(f"{path}: expected {checksum}, got {what}; move it away to have it fetched again")
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         part.open("ab").close()  # an unwritable folder shows here, before any server is asked
@@ -80,8 +84,9 @@ def _fetch(url: str, part: Path, checksum: str, timeout: float, progress: bool) 
     found = _digest(part, checksum)
     if found == checksum.lower():
         return None
+    what = f"{found}{_what(part)}"
     part.unlink()
-    return f"expected {checksum}, got {found}"
+    return f"expected {checksum}, got {what}"
 
 
 def _append(url: str, part: Path, timeout: float, progress: bool) -> None:
@@ -126,8 +131,15 @@ def _open(url: str, have: int, timeout: float) -> Any:
     return urlopen(Request(url, headers=headers), timeout=timeout)
 
 
-def _hasher(checksum: str) -> Any:
-    name, _, digest = checksum.partition(":")
+def _what(path: Path) -> str:
+    """What a file is that is not what it should be, in brackets; a page to log in to a network, say."""
+    with path.open("rb") as file:
+        kind = kind_of(file.read(1 << 16))
+    return f" ({kind})" if kind else ""
+
+
+def _hasher(checksum: object) -> Any:
+    name, _, digest = checksum.partition(":") if isinstance(checksum, str) else ("", "", "")
     try:
         hasher = hashlib.new(name, usedforsecurity=False)
     except ValueError:

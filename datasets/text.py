@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backhand.datasets.base import Array, Data, DataError, Splits, count, read_bytes, reject
+from backhand.datasets.base import AGAIN, Array, Data, Splits, count, reject, unpacked
+from backhand.datasets.file_kinds import ADVICE, ANNEX, HTML, LFS, ZEROS, kind_of
 
 
 class Text(NamedTuple):
@@ -46,7 +47,7 @@ class Text(NamedTuple):
 def load_text(path: str | os.PathLike[str], validation: float = 0.1) -> Text:
     """A text file, character by character.
 
-    path : UTF-8; line ends of any kind are read as newlines
+    path : UTF-8, also as .gz; line ends of any kind are read as newlines
     validation : the share at the end that is kept for validation; 0.1 in nanoGPT, 0.05 in char-rnn
     """
     path = Path(path)
@@ -121,7 +122,7 @@ def load_names(path: str | os.PathLike[str], context: int = 3, seed: int = 42) -
 
         "emma" with context 3:  ... -> e,  ..e -> m,  .em -> m,  emm -> a,  mma -> .
 
-    path : UTF-8, one name a line
+    path : UTF-8, one name a line, also as .gz
     x : (n, context) int64      y : (n,)      classes : the characters; 0 is ".", what begins and ends a name
     seed : of the order of the names, of which 80, 10 and 10 % are for training, validation and test. With 42 the
         parts are those of makemore (Python's own generator, as there)
@@ -152,12 +153,18 @@ def load_names(path: str | os.PathLike[str], context: int = 3, seed: int = 42) -
 
 def _decoded(path: Path) -> str:
     """The text of a file."""
-    content = read_bytes(path)
+    content = unpacked(path)
+    kind = kind_of(content[:4096])
+    # a page of one's own to learn from is called .html
+    instead = kind in (LFS, ANNEX, ZEROS) or (kind == HTML and {".html", ".htm", ".xhtml"}.isdisjoint(path.suffixes))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         at = error.start
-        raise DataError(f"{path}: expected UTF-8, got byte 0x{content[at]:02x} at {at:,}") from None
+        got = kind or f"byte 0x{content[at]:02x} at {at:,}"
+        reject(path, "UTF-8", got, ADVICE.get(kind or "", ""))
+    if instead or (kind and any(each < 32 and each not in b"\t\n\v\f\r\x1b" for each in content[:4096])):
+        reject(path, "a text", kind, ADVICE.get(kind or "", AGAIN))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

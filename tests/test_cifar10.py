@@ -80,6 +80,52 @@ def test_cifar_archive_beside_half_of_the_files(cifar):
     check_cifar(load_cifar10(archive.parent, 3, download=False))
 
 
+@pytest.mark.parametrize("names", [("{}.gz", "{}.gz"), ("{}", "{}"), ("{}", "{}.gz")])
+def test_cifar_in_gzip(cifar, names):
+    for i, path in enumerate(sorted(cifar.glob("*.bin"))):
+        content = path.read_bytes()
+        path.unlink()
+        (cifar / names[i % 2].format(path.name)).write_bytes(gzip.compress(content))
+    check_cifar(load_cifar10(cifar, 3, download=False))
+
+
+def test_cifar_a_folder_of_the_files_name(cifar):
+    for path in sorted(cifar.glob("*.bin")):
+        path.rename(f"{path}.gz")
+        path.mkdir()
+    check_cifar(load_cifar10(cifar, 3, download=False))
+    (cifar.parent / "cifar-10-binary.tar.gz").mkdir()
+    check_cifar(load_cifar10(cifar.parent, 3, download=False))
+    for path in cifar.glob("*.gz"):  # unpacked, beside the one that was
+        path.with_suffix("").rmdir()
+        path.with_suffix("").write_bytes(path.read_bytes())
+        path.write_bytes(b"")
+    check_cifar(load_cifar10(cifar, 3, download=False))
+
+
+def test_cifar_archive_that_a_browser_has_unpacked(cifar):
+    archive = packed(cifar)
+    archive.write_bytes(gzip.decompress(archive.read_bytes()))
+    check_cifar(load_cifar10(archive.parent, 3, download=False))
+
+
+def test_cifar_for_python(tmp_path):
+    words = r"this is CIFAR-10 for Python \(pickles, never opened here\); the binary version is cifar-10-binary"
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("data_batch_1", "test_batch"):
+        (folder / name).write_bytes(b"\x80\x02}q\x01.")
+    for asked in (tmp_path, folder):
+        with pytest.raises(DataError, match=words):
+            load_cifar10(asked, 3, download=False)
+    packed(folder, "cifar-10-python.tar.gz")
+    with pytest.raises(DataError, match=words):
+        load_cifar10(tmp_path, 3, download=False)
+    (tmp_path / "cifar-10-python.tar.gz").rename(tmp_path / "cifar-10-binary.tar.gz")
+    with pytest.raises(DataError, match=words):
+        load_cifar10(tmp_path, 3, download=False)
+
+
 def test_cifar_planes(cifar):
     table = TABLES["data_batch_1.bin"]
     x = load_cifar10(cifar, 3, download=False, dtype=np.uint8).train.x

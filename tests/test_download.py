@@ -224,7 +224,10 @@ def test_timeout(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("checksum", ["", "md5", "md5:", "md5:abc", MD5[4:], "crc:00", "md5:" + "g" * 32, "shake_128:"])
+@pytest.mark.parametrize(
+    "checksum",
+    ["", "md5", "md5:", "md5:abc", MD5[4:], "crc:00", "md5:" + "g" * 32, "shake_128:", None, 5, MD5.encode(), [MD5]],
+)
 def test_checksums_that_are_none(nobody, tmp_path, checksum):
     with pytest.raises(DataError, match=r"checksum: expected .md5:"):
         download(nobody, tmp_path / "data.bin", checksum)
@@ -324,3 +327,22 @@ def test_cifar_is_fetched_once(server, tmp_path, monkeypatch):
         check_cifar(load_cifar10(tmp_path / "new", validation=3))
     assert len(server.requests) == 1
     assert names(tmp_path / "new") == [cifar10.ARCHIVE]
+
+
+def test_addresses_that_are_none(tmp_path):
+    with pytest.raises(MissingDataError, match="no address given"):
+        download(None, tmp_path / "data.bin", MD5)
+    for urls in ([None], [b"http://127.0.0.1/data.bin"], [5]):
+        with pytest.raises(DataError, match="urls: expected addresses as text, got"):
+            download(urls, tmp_path / "data.bin", MD5)
+    assert names(tmp_path) == []
+
+
+def test_a_page_to_sign_in_comes_instead(server, tmp_path):
+    server.files["/data.bin"] = b"<!DOCTYPE html><html>Sign in to this network</html>"
+    with pytest.raises(MissingDataError, match=r"got md5:[0-9a-f]{32} \(a web page \(HTML\)\)"):
+        download(server.url + "data.bin", tmp_path / "data.bin", MD5)
+    assert names(tmp_path) == []
+    (tmp_path / "data.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+    with pytest.raises(DataError, match=r"got md5:[0-9a-f]{32} \(a git-lfs pointer.*\); move it away"):
+        download(server.url + "data.bin", tmp_path / "data.bin", MD5)

@@ -88,6 +88,136 @@ def test_mnist_names(mnist, rename, packed):
     assert all(map(same, load_mnist(mnist, 5, download=False)[:3], wanted[:3]))
 
 
+def into(folder, place, names=NAMES, packed=True):
+    """The four files of the folder moved into a place in it, under other names."""
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    for old, new in zip(NAMES, names, strict=True):
+        content = (folder / old).read_bytes()
+        (folder / old).unlink()
+        (folder / place / new).write_bytes(content if packed else gzip.decompress(content))
+
+
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [("MNIST/raw", "."), ("MNIST/raw", "MNIST"), ("MNIST/raw", "MNIST/raw"), ("raw", "."), ("KMNIST/raw", "KMNIST")],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_torchvisions_folders(mnist, place, asked, packed):
+    wanted = load_mnist(mnist, 5, download=False)
+    into(mnist, place, NAMES if packed else [name.removesuffix(".gz") for name in NAMES], packed)
+    assert all(map(same, load_mnist(mnist / asked, 5, download=False)[:3], wanted[:3]))
+    if packed:  # where files are missing, the folder that has them all counts
+        (mnist / asked / IMAGES).write_bytes((mnist / place / IMAGES).read_bytes())
+        assert all(map(same, load_mnist(mnist / asked, 5, download=False)[:3], wanted[:3]))
+
+
+def test_another_data_set_beside_is_not_taken_for_mnist(mnist):
+    into(mnist, "FashionMNIST/raw")
+    with pytest.raises(MissingDataError, match=r"gz not there; for what is in it, give .*FashionMNIST; download=True"):
+        load_mnist(mnist, 5, download=False)
+    assert len(load_mnist(mnist / "FashionMNIST", 5, download=False).train.y) == 15
+
+
+@pytest.mark.parametrize("dots", [True, False])
+def test_a_folder_of_the_files_name(mnist, dots):
+    wanted = load_mnist(mnist, 5, download=False)
+    plain = [name.removesuffix(".gz") for name in NAMES]
+    into(mnist, ".", [name.replace("-idx", ".idx") for name in plain] if dots else NAMES, packed=not dots)
+    for name in plain:
+        (mnist / name).mkdir()
+    assert all(map(same, load_mnist(mnist, 5, download=False)[:3], wanted[:3]))
+    for name in plain:  # the file in the folder, as some programs unpack it
+        file = next(path for path in mnist.iterdir() if path.is_file() and path.name.startswith(name[:11]))
+        file.rename(mnist / name / name)
+    assert all(map(same, load_mnist(mnist, 5, download=False)[:3], wanted[:3]))
+    (mnist / plain[0] / plain[0]).unlink()
+    with pytest.raises(DataError, match=f"{plain[0]}: cannot be read: Is a directory"):
+        load_mnist(mnist, 5, download=False)
+
+
+# the labels that a split of EMNIST has, and the classes they stand for
+SPLITS = {
+    "letters": (range(1, 27), "N/A", "z"),
+    "balanced": (range(47), "0", "t"),
+    "bymerge": (range(47), "0", "t"),
+    "byclass": (range(62), "0", "z"),
+    "digits": (range(10), "0", "9"),
+}
+
+
+def emnist(folder, split, names=NAMES, times=1):
+    rng = np.random.default_rng(3)
+    some = list(SPLITS[split][0])
+    for n, pair in ((200 * times, names[:2]), (60, names[2:])):
+        y = np.array(some * 20 * times)[:n].astype(np.uint8)
+        (folder / pair[0]).write_bytes(gzip.compress(idx(rng.integers(0, 256, (n, 28, 28), dtype=np.uint8))))
+        (folder / pair[1]).write_bytes(gzip.compress(idx(y)))
+    return np.array(some * 20)[:200]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_emnist(tmp_path, split):
+    y = emnist(tmp_path, split)
+    _, first, last = SPLITS[split]
+    for asked in (None, split):
+        data = load_mnist(tmp_path, 5, download=False, split=asked)
+        assert data.classes == load_mnist(tmp_path, 5, download=False, split=split).classes
+        assert (data.classes[0], data.classes[-1]) == (first, last)
+        assert len(data.classes) == max(SPLITS[split][0]) + 1 == len(set(data.classes))
+        np.testing.assert_array_equal(np.concatenate([data.train.y, data.validation.y]), y)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_emnist_with_a_label_that_no_class_has(tmp_path, split):
+    emnist(tmp_path, split)
+    least, most = min(SPLITS[split][0]), max(SPLITS[split][0])
+    content = bytearray(gzip.decompress((tmp_path / TEST_LABELS).read_bytes()))
+    content[8 + 7] = wrong = most + 1
+    (tmp_path / TEST_LABELS).write_bytes(gzip.compress(bytes(content)))
+    for asked in (None, split):
+        with pytest.raises(DataError, match=f"{TEST_LABELS}: expected labels from {least} to {most}, got {wrong} as"):
+            load_mnist(tmp_path, 5, download=False, split=asked)
+    with pytest.raises(DataError, match="expected labels from 0 to 9, got"):
+        load_mnist(tmp_path, 5, download=False, split="mnist")
+
+
+def test_emnist_and_qmnist_under_their_own_names(tmp_path):
+    def named(split):
+        return [f"emnist-{split}-{name.replace('t10k', 'test')}" for name in NAMES]
+
+    raw = tmp_path / "EMNIST" / "raw"
+    raw.mkdir(parents=True)
+    emnist(raw, "letters", named("letters"))
+    assert len(load_mnist(raw, 5, download=False).classes) == 27  # the only one
+    assert len(load_mnist(raw.parent, 5).classes) == 27  # and nothing is fetched
+    emnist(raw, "balanced", named("balanced"))
+    with pytest.raises(
+        DataError, match=r"split: expected one of letters, balanced, all of which are in .*raw, got None"
+    ):
+        load_mnist(raw.parent, 5)
+    for folder in (raw, raw.parent, tmp_path):
+        assert len(load_mnist(folder, 5, download=False, split="balanced").classes) == 47
+    for download in (True, False):
+        with pytest.raises(MissingDataError, match=r"emnist-bymerge-train-images-idx3-ubyte\.gz, .* not there"):
+            load_mnist(raw, 5, split="bymerge", download=download)
+    with pytest.raises(DataError, match=r"split: expected one of mnist, digits, letters, .* got 'words'"):
+        load_mnist(raw, 5, split="words")
+
+    qmnist = tmp_path / "QMNIST" / "raw"
+    qmnist.mkdir(parents=True)
+    for part, n in (("train", 12), ("test", 4)):
+        rows = np.arange(8 * n, dtype=">i4").reshape(n, 8)
+        rows[:, 0] %= 10
+        (qmnist / f"qmnist-{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.ones((n, 28, 28), np.uint8))))
+        (qmnist / f"qmnist-{part}-labels-idx2-int.gz").write_bytes(gzip.compress(idx(rows, 0x0C)))
+    data = load_mnist(qmnist.parent, 2, download=False)
+    np.testing.assert_array_equal(data.train.y, 8 * np.arange(10) % 10)
+    rows[1, 0] = -1
+    (qmnist / "qmnist-test-labels-idx2-int.gz").write_bytes(idx(rows, 0x0C))
+    with pytest.raises(DataError, match="expected labels from 0 to 9, got -1 as label 1"):
+        load_mnist(qmnist.parent, 2, download=False)
+
+
 def test_mnist_gz_that_a_browser_has_unpacked(mnist):
     path = mnist / NAMES[0]
     path.write_bytes(gzip.decompress(path.read_bytes()))

@@ -23,6 +23,7 @@ from backhand.training import (
 )
 from backhand.training.command_line import main
 from backhand.training.recipes import RECIPES, answering, generative, images, segmenting, tasks, writing
+from tests.test_mnist import emnist
 
 
 def run(*arguments):
@@ -266,6 +267,20 @@ def test_weights_to_begin_with(here, capsys):
     assert run(*first, "--weights", "other.safetensors", "--out", "three") == 2
     assert "nothing in it is for the model mlp" in capsys.readouterr().err
     assert not (here / "three").exists()
+
+
+def test_emnist_in_the_place_of_mnist(here, capsys):
+    emnist(here, "balanced")
+    common = ["train", "--data", "mnist", "--data-dir", ".", "--epochs", "1", "--quiet"]
+    # 200 images, and validation takes 5,000
+    assert run(*common, "--model", "mlp") == 2 and "validation: expected 0 to 199" in capsys.readouterr().err
+    many = here / "many"
+    many.mkdir()
+    emnist(many, "balanced", times=26)
+    assert run(*common[:4], many, *common[5:], "--model", "mlp", "--hidden", "8", "--out", "run") == 0
+    assert load_file(here / "run/model.safetensors")["fc2.weight"].shape == (47, 8)
+    assert run(*common[:4], many, *common[5:], "--model", "captioning") == 2
+    assert "captioning is for the ten digits, not for 47 classes" in capsys.readouterr().err
 
 
 def test_weights_of_gpt_2_to_begin_with(here, capsys, monkeypatch):

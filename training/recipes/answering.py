@@ -18,6 +18,7 @@ from backhand.layers.parameter import Array
 from backhand.losses import SequenceCrossEntropyLoss
 from backhand.training.metrics import whole_sequences
 from backhand.training.modes import evaluating
+from backhand.training.option_types import CommandError
 from backhand.training.recipes.base import Plan, Recipe, Samples, load_images, perplexity, samples_of, shape_of
 
 ANSWERS = {
@@ -128,6 +129,8 @@ class Captions(Recipe):
     def plan(self, options: argparse.Namespace) -> Plan:
         model = self.build(options)
         splits = load_images(options)
+        if len(splits.classes) != len(NAMES):
+            raise CommandError(f"--model captioning is for the ten digits, not for {len(splits.classes)} classes")
         train, validation, test = (
             ((part.x, tokens[:, :-1]), tokens[:, 1:]) for part, tokens in ((p, captions(p.y)) for p in splits[:3])
         )

@@ -64,15 +64,15 @@ class Classifier(Recipe):
         if standardize:
             self.takes = (*takes, "no_augment")
 
-    def build(self, options: argparse.Namespace) -> Layer:
-        return build_model(self.name, shape_of(options), options.hidden, options.dropout, options.seed)
+    def build(self, options: argparse.Namespace, classes: int = 10) -> Layer:
+        return build_model(self.name, shape_of(options), options.hidden, options.dropout, options.seed, classes)
 
     def example(self, options: argparse.Namespace) -> Any:
         return (options.batch_size, *shape_of(options))
 
     def plan(self, options: argparse.Namespace) -> Plan:
-        model = self.build(options)
         splits = load_images(options)
+        model = self.build(options, len(splits.classes))
         plan = Plan(model, CrossEntropyLoss(), splits.train, samples_of(splits, options.data))
         plan.validation, plan.test, plan.classes = splits.validation, splits.test, len(splits.classes)
         if self.standardize:
@@ -113,9 +113,9 @@ class OfImageNet(Classifier):
         super().__init__(name, about, PHOTOGRAPHS, standardize=True, **options)
         self.make, self.size, self.times = make, size, times
 
-    def build(self, options: argparse.Namespace) -> Layer:
+    def build(self, options: argparse.Namespace, classes: int = 10) -> Layer:
         share = {} if options.dropout is None else {"dropout": options.dropout}
-        return self.make(1000 if _published(options) else 10, **share, rng=options.seed)
+        return self.make(1000 if _published(options) else classes, **share, rng=options.seed)
 
     def example(self, options: argparse.Namespace) -> Any:
         channels, *size = shape_of(options)
