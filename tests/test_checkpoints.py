@@ -1,5 +1,6 @@
 """Weights on disk: whole or not at all, read by torch and read from torch."""
 
+import json
 import os
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_file_that_is_missing_cut_short_or_something_else(tmp_path):
         load_weights(target, bad)
     with pytest.raises(FileNotFoundError, match=r"bad\.safetensors"):
         read_metadata(bad)
-    for content in (b"", whole[:5], whole[:40], whole[:-1], whole + b"x", b"PK\x03\x04" * 100, b"{}"):
+    for content in (b"", whole[:5], whole[:40], whole[:-1], whole + b"x", bytes(400), b"some words"):
         bad.write_bytes(content)
         for read in (lambda: load_weights(target, bad), lambda: read_metadata(bad)):
             with pytest.raises(ValueError, match=r"bad\.safetensors: cut short, or not a safetensors file"):
@@ -221,11 +222,80 @@ def test_torch_loads_ours_and_we_load_torchs(tmp_path, dtype):
         assert np.array_equal(tensor.numpy(), ours.state_dict()[name])
 
 
+def by_hand(**tensors):
+    """A safetensors file of (dtype, shape, bytes)."""
+    header, data = {}, b""
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
+    values = np.array([[1.0, -2.5, 0.0], [np.inf, 1e-37, 3.3895314e38]], np.float32)
+    upper = (values.view(np.uint32) >> 16).astype("<u2")
+    path = tmp_path / "brain.safetensors"
+    empty, one = ("BF16", [0, 3], b""), ("BF16", [], b"\xc0\x3f")
+    path.write_bytes(by_hand(weight=("BF16", [2, 3], upper.tobytes()), empty=empty, one=one))
+    arrays = read_weights(path)
+    np.testing.assert_array_equal(arrays["weight"], (upper.astype(np.uint32) << 16).view(np.float32))
+    np.testing.assert_allclose(arrays["weight"], values, rtol=2**-7)
+    assert arrays["one"] == 1.5 and arrays["one"].shape == () and arrays["empty"].shape == (0, 3)
+    assert all(array.dtype == np.float32 and array.dtype.isnative for array in arrays.values())
+
+
 @pytest.mark.parity
-def test_a_dtype_that_numpy_does_not_have(tmp_path):
+def test_every_dtype_of_torch(tmp_path):
     torch = need("torch")
     from safetensors.torch import save_file
 
-    save_file({"weight": torch.ones(2, 2, dtype=torch.bfloat16)}, tmp_path / "brain.safetensors")
-    with pytest.raises(ValueError, match=r"brain\.safetensors"):
-        read_weights(tmp_path / "brain.safetensors")
+    names = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64"
+    theirs = {name: torch.tensor([[0, 1, 3], [5, 7, 100]]).to(getattr(torch, name)) for name in names.split()}
+    save_file(theirs, tmp_path / "all.safetensors")
+    for name, array in read_weights(tmp_path / "all.safetensors").items():
+        assert array.dtype == np.dtype("float32" if name == "bfloat16" else name) and array.dtype.isnative
+        wanted = theirs[name].float() if name == "bfloat16" else theirs[name]
+        np.testing.assert_array_equal(array, wanted.numpy())
+    model, other = Linear(3, 2, rng=0), torch.nn.Linear(3, 2).to(torch.bfloat16)
+    save_file(other.state_dict(), tmp_path / "brain.safetensors")
+    load_weights(model, tmp_path / "brain.safetensors")
+    np.testing.assert_array_equal(model.weight.data, other.weight.detach().float().numpy())
+    for dtype, stored in (("float8_e4m3fn", "F8_E4M3"), ("float8_e5m2", "F8_E5M2")):
+        save_file({"weight": torch.ones(2, 3).to(getattr(torch, dtype))}, tmp_path / "eight.safetensors")
+        for read in (read_weights, lambda path: load_weights(model, path)):
+            with pytest.raises(
+                ValueError, match=rf"eight\.safetensors: weight has the dtype {stored}, expected one of F64"
+            ):
+                read(tmp_path / "eight.safetensors")
+    assert read_metadata(tmp_path / "eight.safetensors") == {}
+
+
+@pytest.mark.parity
+def test_what_the_error_says_of_a_file_of_torch_works(tmp_path, monkeypatch):
+    torch = need("torch")
+    monkeypatch.chdir(tmp_path)
+    theirs = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 5, bias=False))
+    theirs[1].weight = theirs[0].weight
+    ours = Sequential(Embedding(5, 4, rng=0), Linear(4, 5, bias=False, rng=1))
+    for number, zipped in enumerate((True, False)):
+        torch.save(theirs.state_dict(), f"net{number}.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=r"got a file that torch\.save wrote") as caught:
+            load_weights(ours, f"net{number}.pth")
+        assert "\n" not in str(caught.value)
+        exec(str(caught.value).split("turns its state_dict into one: ")[1])
+        load_weights(ours, f"net{number}.safetensors")
+        np.testing.assert_array_equal(ours[1].weight.data, theirs[0].weight.detach().numpy())
+        ours[0].weight.data += 1
+        ours[1].weight.data += 1
+
+
+def test_what_the_error_says_of_npz_works(tmp_path):
+    import numpy
+
+    ours, other = Linear(3, 2, rng=0), Linear(3, 2, rng=1)
+    np.savez(tmp_path / "some.npz", **other.state_dict())
+    with pytest.raises(ValueError, match=r"expected a safetensors file, got NumPy's \.npz; model") as caught:
+        load_weights(ours, tmp_path / "some.npz")
+    exec(str(caught.value).split("; ")[1].split(" loads it")[0], {"model": ours, "numpy": numpy})
+    np.testing.assert_equal(ours.state_dict(), other.state_dict())

@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
+from backhand.datasets.file_kinds import (
+    ADVICE,
+    EMPTY,
+    GGUF,
+    HDF5,
+    INDEX,
+    KERAS,
+    NPY,
+    NPZ,
+    ONNX,
+    PICKLE,
+    SAFETENSORS,
+    TENSORFLOW,
+    TFLITE,
+    TORCH,
+    ZEROS,
+    kind_of,
+)
 from backhand.layers.base import Layer, LayerError
 from backhand.layers.parameter import Array
 from backhand.layers.states import compare
+
+# The dtypes of safetensors that NumPy has; all are stored little-endian.
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "C64": "<c8",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
 def save_weights(model: Layer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -79,19 +117,31 @@ def load_weights(
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """The arrays in a safetensors file, by name."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    """The arrays in a safetensors file, by name; those in bfloat16, which NumPy does not have, in float32.
+
+    Raises FileNotFoundError or ValueError that name the file, and say what it is instead.
+    """
+    from safetensors import SafetensorError, deserialize
 
     name = os.fspath(path)
-    with open(name, "rb") as file:
-        content = file.read()
+    content = _content(name)
     try:
-        return load(content)
+        stored = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise ValueError(f"{name}: cut short, or not a safetensors file ({error})") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{name}: holds a dtype that NumPy does not have ({error})") from None
+        raise ValueError(_not_safetensors(name, content, error)) from None
+    arrays = {}
+    for key, tensor in stored:
+        bits, shape = tensor["data"], tensor["shape"]
+        if tensor["dtype"] == "BF16":  # the upper half of a float32
+            array = (np.frombuffer(bits, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif tensor["dtype"] in DTYPES:
+            dtype = np.dtype(DTYPES[tensor["dtype"]])
+            array = np.frombuffer(bits, dtype).astype(dtype.newbyteorder("="), copy=False)
+        else:
+            expected = f"one of {', '.join((*DTYPES, 'BF16'))}"
+            raise ValueError(f"{name}: {key} has the dtype {tensor['dtype']}, expected {expected}; convert it first")
+        arrays[key] = array.reshape(shape)
+    return arrays
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -99,13 +149,49 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     name = os.fspath(path)
-    with open(name, "rb"):  # an error of its own where there is no such file
-        pass
+    if os.path.isdir(name) or not os.path.exists(name):
+        _content(name)  # which says so
     try:
         with safe_open(name, framework="numpy") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{name}: cut short, or not a safetensors file ({error})") from None
+        raise ValueError(_not_safetensors(name, _content(name), error)) from None
+
+
+def _content(name: str) -> bytes:
+    """The whole file; of a folder, the files in it that one may have meant."""
+    if os.path.isdir(name):
+        inside = sorted(each for each in os.listdir(name) if each.endswith(".safetensors"))
+        hint = f"give {' or '.join(os.path.join(name, each) for each in inside[:3])}" if inside else "it holds none"
+        raise ValueError(f"{name}: expected a safetensors file, got a folder; {hint}")
+    with open(name, "rb") as file:
+        return file.read()
+
+
+def _not_safetensors(name: str, content: bytes, error: Exception) -> str:
+    """What a file is that cannot be read, and what to do with it, in one line."""
+    kind = kind_of(content)
+    if kind in (None, SAFETENSORS, ZEROS, EMPTY):
+        kind, what = None, f" ({kind or error})" if kind != SAFETENSORS else f" ({error})"
+        return f"{name}: cut short, or not a safetensors file{what}"
+    new = f"{os.path.splitext(name)[0]}.safetensors"
+    if kind == INDEX:
+        files = sorted(set(json.loads(content)["weight_map"].values()))
+        what = f"the weights are in {', '.join(map(str, files))}: load each with strict=False"
+    elif kind in (TORCH, PICKLE):
+        read = f'torch.load({name!r}, map_location="cpu", weights_only=True)'
+        what = (
+            "never opened here, for it may run any code; PyTorch turns its state_dict into one: "
+            f"import torch; from safetensors.torch import save_file; "
+            f"save_file({{k: v.clone().contiguous() for k, v in {read}.items()}}, {new!r})"
+        )
+    elif kind == NPZ:
+        what = f"model.load_state_dict(numpy.load({name!r})) loads it, where its names are the model's"
+    elif kind in (NPY, KERAS, HDF5, ONNX, TENSORFLOW, TFLITE, GGUF):
+        what = f"read it with its own library, and save a dict of arrays with safetensors.numpy.save_file(..., {new!r})"
+    else:
+        what = ADVICE.get(kind or "", "give the file of the weights themselves")
+    return f"{name}: expected a safetensors file, got {kind}; {what}"
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

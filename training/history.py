@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backhand.datasets.file_kinds import JSON, kind_of
 from backhand.layers.parameter import Array
 from backhand.losses.base import Mean
 
@@ -89,9 +90,15 @@ class History:
                     record = json.loads(line)
                     _check(record)
                 except ValueError as error:
-                    if not line.endswith("\n"):  # only the last line can lack it
+                    cut = isinstance(error, json.JSONDecodeError) and line.startswith("{")
+                    if cut and not line.endswith("\n"):  # only the last line can lack it
                         break
-                    raise ValueError(f"{os.fspath(path)}, line {number}: not a record of a run ({error})") from None
+                    kind = None
+                    if number == 1:
+                        with open(path, "rb") as whole:
+                            kind = kind_of(whole.read(4096))
+                    why = error if kind in (None, JSON) else f"it is {kind}"
+                    raise ValueError(f"{os.fspath(path)}, line {number}: not a record of a run ({why})") from None
                 history.records.append(record)
         return history
 

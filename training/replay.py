@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from backhand.datasets.file_kinds import NPZ, kind_of
 from backhand.inspection.gradient_check import generators_of
 from backhand.inspection.nonfinite import NonFinite, find_nonfinite
 from backhand.layers.base import Layer, LayerError
@@ -59,8 +62,16 @@ class FailedStep:
         name = os.fspath(path)
         if os.path.isdir(name):
             name = os.path.join(name, NAME)
-        with np.load(name, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        with open(name, "rb") as file:
+            content = file.read()
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                arrays = {key: stored[key] for key in stored.files}
+            arrays = {key: a.astype(a.dtype.newbyteorder("="), copy=False) for key, a in arrays.items()}
+        except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error):
+            kind = kind_of(content) or f"a file that begins with {content[:8]!r}"
+            cut = " that is cut short" if kind == NPZ else ""
+            raise ValueError(f"{name}: expected a step that a Trainer has saved, got {kind}{cut}") from None
         if not {"words", "target", "input/0"} <= arrays.keys():
             raise ValueError(f"{name}: expected a step that a Trainer has saved, got arrays {sorted(arrays)[:5]}")
         words = json.loads(str(arrays["words"]))
