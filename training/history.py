@@ -90,13 +90,12 @@ class History:
                     record = json.loads(line)
                     _check(record)
                 except ValueError as error:
-                    cut = isinstance(error, json.JSONDecodeError) and line.startswith("{")
-                    if cut and not line.endswith("\n"):  # only the last line can lack it
-                        break
                     kind = None
                     if number == 1:
                         with open(path, "rb") as whole:
                             kind = kind_of(whole.read(4096))
+                    if not line.endswith("\n") and kind is None:  # only the last line can lack it
+                        break
                     why = error if kind in (None, JSON) else f"it is {kind}"
                     raise ValueError(f"{os.fspath(path)}, line {number}: not a record of a run ({why})") from None
                 history.records.append(record)
