@@ -126,6 +126,7 @@ class Borrowed(Layer):
             result = tuple(result)
         if isinstance(result, tuple) and self.owner is not None:
             self.extras = result[count:]
+            result = result[:count]
         for name, (_, path) in self.paths.items():
             extra = self.extras[path[1]] if path[0] == EXTRA and path[1] < len(self.extras) else None
             gradient = fetch(self.owner, path, extra)
@@ -135,7 +136,7 @@ class Borrowed(Layer):
             else:
                 wrong: Any = None if gradient is None else np.array(gradient)
                 parameter.grad = wrong
-        if isinstance(result, tuple) and count == 1 and self.pair[0] in ("forward", "__call__"):
+        if isinstance(result, tuple) and result and count == 1 and not isinstance(self._inputs[0], tuple):
             result = result[0]
         return map_leaves(result, lambda dx: None if dx is None else dx * scale) if alone else result
 

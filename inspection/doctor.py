@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from backhand.inspection.behaviour import misbehaviour, stochastic
+from backhand.inspection.beside import a_little_further, allow_inner_kinks, at_a_kink, bends, some
 from backhand.inspection.borrowed import Borrowed
-from backhand.inspection.evidence import Evidence, global_state
+from backhand.inspection.evidence import Evidence, flat, global_state
 from backhand.inspection.experiments import EXPERIMENTS, LAST
 from backhand.inspection.faults import ORDER, Fault, Guess, sentence
 from backhand.inspection.gradient_check import (
@@ -57,8 +58,12 @@ def check_gradients(
     most : entries compared in each array; of a larger one, that many are drawn
 
     Returns a report that prints as below and is true when nothing is wrong: `report.faults` are the faults, the
-    likeliest first, `report.rows` the numbers. A point at a kink (ReLU at 0, a tie in max-pooling) is moved and checked
-    again, and a forward in float32 is checked with a larger step; `report.notes` say so.
+    likeliest first, `report.rows` the numbers, `report.example_inputs` the smallest inputs that show the first one.
+
+    At a kink (ReLU at 0, a tie in max-pooling, x on the target of an L1) there is no derivative, and backward may give
+    any number between the slope from the left and the slope from the right: `report.kinks` says at how many entries it
+    was so, and the layer is checked a little further too. A forward in float32 is checked with a larger step.
+    `report.notes` say so.
 
     >>> class Affine:
     ...     def __init__(self):
@@ -119,7 +124,7 @@ def as_patient(thing: Any, inputs: tuple[Any, ...]) -> Layer:
 
 def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options: dict[str, Any]) -> GradientReport:
     report = GradientReport(title(patient), tolerance)
-    e = Evidence(patient, inputs, **options)
+    e = Evidence(patient, inputs, tolerance=tolerance, **options)
     if not e.targets:
         raise ValueError(
             f"{report.layer}: nothing to compare, it has no parameters and gives no gradient by its inputs"
@@ -135,27 +140,24 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
         report.faults = [Fault("nan", ["y"], words + "guard the log, the square root or the division in forward")]
         return report
     e.measure()
-    names = e.failing(tolerance)
-    if names and _in_float32(e):
-        e = e.again(inputs, **{**options, "step": FLOAT32_STEP})
+    if e.failing and _in_float32(e):
         report.tolerance = max(tolerance, FLOAT32_TOLERANCE)
-        names = e.failing(report.tolerance)
-        report.notes.append(_sweep(e, names))
-    if names and e.error is None:
-        moved, note = _off_kinks(e, names, report.tolerance)
-        if note:
-            e, names = moved, moved.failing(report.tolerance)
-            report.notes.append(note)
+        e = e.again(inputs, step=FLOAT32_STEP, tolerance=report.tolerance, single=True)
+        report.notes.append(_sweep(e))
+    e, inner, at_kinks = _beside_kinks(e, report.notes)
+    names = e.failing
     report.rows = e.rows()
     if isinstance(patient, Borrowed):
         report.notes += patient.unchecked(e.inputs)
     behaviour = list(misbehaviour(e, report.notes))
     if names or behaviour:
-        inner = None if isinstance(patient, Borrowed) else _in_a_child(patient, e, tolerance, options)
-        report.faults = inner or diagnosed(handy(e, names, report.tolerance), names, behaviour)
+        inner = inner or _in_a_child(e)
+        with np.errstate(all="ignore"):  # a hypothesis may divide by what is 0 here
+            own = at_kinks + behaviour if at_kinks else diagnosed(handy(e, names), names, behaviour)
+        report.faults = inner or own
         report.notes += _half_right(e, names)
         if names:
-            report.example = smallest_example(e, names, report.tolerance)
+            report.example, report.example_inputs = smallest_example(e, names)
     return report
 
 
@@ -164,7 +166,7 @@ def _examined(patient: Layer, inputs: tuple[Any, ...], tolerance: float, options
 
 def diagnosed(e: Evidence, names: list[str], behaviour: list[Fault]) -> list[Fault]:
     """The faults, the likeliest first: what explains the most gradients, then what needs the least to be believed."""
-    causes = [f for f in behaviour if f.kind in ("redrawn", "input changed")]
+    causes = [f for f in behaviour if f.kind in ("redrawn", "input changed", "returned", "missing")]
     effects = [f for f in behaviour if f not in causes]
     guesses: list[Guess] = []
     error = raised(e)
@@ -197,6 +199,11 @@ def guessed(e: Evidence, target: Any) -> Iterator[Guess]:
     """All hypotheses that explain what one gradient is."""
     if not target.comparable:
         yield from wrong_shape(e, target)
+        return
+    kind = target.analytic[0].dtype
+    if kind.kind != "f":
+        words = f"{{z}} is rounded to whole numbers (dtype {kind}): keep the dtype of dout"
+        yield Guess("rounding", target.name, words)
         return
     found = False
     for hypothesis in (*HYPOTHESES, *PLACES, *TERMS, *EXPERIMENTS, *LAST):
@@ -234,9 +241,9 @@ def _unknown(e: Evidence, names: list[str]) -> Fault:
     return Fault("unknown", names, sentence(words, names))
 
 
-def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str, Any]) -> list[Fault] | None:
+def _in_a_child(e: Evidence) -> list[Fault] | None:
     """The faults of an inner layer, where one is at fault by itself: looked at with what it is given inside."""
-    for name, child in patient.named_children():
+    for name, child in e.layer.named_children() if not isinstance(e.layer, Borrowed) else ():
         record: list[tuple[Any, ...]] = []
 
         def recording(*x: Any, _child: Layer = child, _record: list[Any] = record, **options: Any) -> Any:
@@ -251,7 +258,8 @@ def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str
         if not record or not record[0] or isinstance(child, Loss):
             continue
         try:
-            report = _examined(in_float64(child), record[0], tolerance, options)
+            options = {"step": 1e-5, "seed": e.seed, "most": e.most}
+            report = _examined(in_float64(child), record[0], 1e-6 if e.single else e.tolerance, options)
         except Exception:  # it cannot be looked at by itself
             continue
         if report.faults:
@@ -266,13 +274,12 @@ def _in_a_child(patient: Layer, e: Evidence, tolerance: float, options: dict[str
 
 def _in_float32(e: Evidence) -> bool:
     """Whether forward computes in single precision, whatever it is given."""
-    nudged = map_leaves(e.inputs, functools.partial(_nudged, 1e-8, e.rng))
-    y = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for _, leaf in leaves(e.forward(nudged))])
+    y = flat(e.forward(e.nudged(functools.partial(some, 1e-8, e.rng))))
     e.forget()
     return bool(np.isfinite(y).all() and np.array_equal(y, y.astype(np.float32)) and len(np.unique(y)) > 2)
 
 
-def _sweep(e: Evidence, names: list[str]) -> str:
+def _sweep(e: Evidence) -> str:
     """What the error is at several steps, of the first entry of a gradient: rounding grows as the step shrinks."""
     t = next((t for t in e.targets if t.comparable), None)
     words = "forward computes in float32, whose rounding drowns a small step"
@@ -287,58 +294,27 @@ def _sweep(e: Evidence, names: list[str]) -> str:
     return f"{words}; checked with a step of {FLOAT32_STEP:g}. Relative error by step: {', '.join(errors)}"
 
 
-def _off_kinks(e: Evidence, names: list[str], tolerance: float) -> tuple[Evidence, str]:
-    """Where a wrong number stands at a kink or a tie: the same layer a little further, and a note about it."""
-    at = _kink(e, names)
-    if not at:
-        return e, ""
-    for scale in (0.1, 0.01, 0.001):
-        for _ in range(2):
-            try:
-                other = e.again(map_leaves(e.inputs, functools.partial(_nudged, scale, e.rng)))
-            except Exception:  # such numbers it does not take
-                e.clear()
-                continue
-            left = other.failing(tolerance)
-            if not left or not _kink(other, left):
-                how = "there the gradients agree" if not left else "there they differ too"
-                moved = f"all points moved by up to {scale:g} of their size, {how}"
-                return other, f"{at}: a kink or a tie, where there is no derivative; {moved}"
-    return e, ""
+def _beside_kinks(e: Evidence, notes: list[str]) -> tuple[Evidence, list[Fault] | None, list[Fault]]:
+    """At a kink the numbers say little, so the same layer is looked at a little further; notes say what was found.
 
-
-def _nudged(scale: float, rng: np.random.Generator, x: Any) -> Any:
-    """Float numbers moved at random, by up to `scale` of their size."""
-    if x.dtype.kind != "f":
-        return x
-    return x + scale * max(float(np.abs(x).mean()), 0.1) * rng.uniform(-1, 1, x.shape)
-
-
-def _kink(e: Evidence, names: list[str]) -> str:
-    """The first wrong number at which the slopes to the left and to the right differ, in words."""
-    for t in e.targets:
-        if t.name not in names or not t.comparable:
-            continue
-        n, a = (np.stack(each)[:, ...] for each in (t.numeric, t.analytic))
-        size = np.nanmax(np.abs(n)) + np.abs(a).max()
-        off = np.nan_to_num(np.abs(n - a)).max(axis=0).reshape(-1)
-        for entry in np.argsort(-off)[:20]:
-            if off[entry] <= 1e-6 * size:
-                break
-            left, right = _slopes(e, t.z, int(entry))
-            if abs(left - right) > 1e-3 * (size + abs(left)):
-                index = [int(i) for i in np.unravel_index(entry, t.z.shape)]
-                return f"{t.name} at {index} has slope {left:.4g} to the left and {right:.4g} to the right"
-    return ""
-
-
-def _slopes(e: Evidence, z: Any, entry: int) -> tuple[float, float]:
-    at = np.unravel_index(entry, z.shape)
-    value = z[at].copy()
-    here = e.outputs()
-    found = []
-    for way in (-1, 1):
-        z[at] = value + way * e.step
-        found.append(float(e.flat_douts[0] @ (e.outputs() - here)) / (way * e.step))
-    z[at] = value
-    return found[0], found[1]
+    Returns the Evidence to go by (beside the kinks where backward is wrong there too), the faults of an inner layer,
+    and the fault of a backward that is right beside the kinks and impossible at them.
+    """
+    if e.error is not None or not (any(t.kinks for t in e.targets) or (e.failing and bends(e))):
+        return e, None, []
+    inner = _in_a_child(e) if e.failing else None
+    other, scale = a_little_further(e)
+    if other is not None and not other.failing and not inner and e.failing:
+        allow_inner_kinks(e)
+    wrong = e.failing
+    said = [at_a_kink(t) for t in sorted(e.targets, key=lambda t: t.name not in wrong) if t.kinks]
+    lead, moved = said[:1] or ["forward has a kink at this point"], ""
+    if other is not None:
+        how = "differ too" if other.failing else "agree"
+        moved = f"all points moved by up to {scale:g} of their size, there the gradients {how}"
+    if other is not None and wrong and not other.failing:
+        notes.append(moved)
+        words = sentence("{z} is right a little further and wrong at this point itself", wrong)
+        return e, inner, [Fault("kink", wrong, "; ".join([words, *said[:1]]))]
+    notes.append("; ".join([*lead, moved] if moved else lead))
+    return (other if other is not None and other.failing else e), inner, []

@@ -14,6 +14,7 @@ from backhand.layers.parameter import Array
 ORDER = (
     "stochastic",
     "raises",
+    "returned",
     "missing sum",
     "unbroadcast",
     "transposed",
@@ -62,6 +63,9 @@ ORDER = (
     "cache",
     "input changed",
     "dout changed",
+    "output changed",
+    "reused",
+    "kink",
     "part",
     "unknown",
 )

@@ -1,7 +1,7 @@
-"""Is this backward right? Central differences in float64 against what the layer says.
+"""Is this backward right? The report of a gradient check, and what every such check needs.
 
-`compare_gradients` looks at the numbers. `check_layer`, in layer_check.py, is the whole battery, and
-`check_gradients`, in doctor.py, says what is wrong where the numbers differ.
+`check_gradients`, in doctor.py, compares the numbers and says what is wrong where they differ; `check_layer`, in
+layer_check.py, is the whole battery.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class GradientRow:
 
     error : |a - n| / max(|a|, |n|, floor) at the worst index; floor is 1/100 of the largest gradient in the array,
         so that rounding in entries that hardly matter is not mistaken for an error
+    kinks : entries at which forward has no derivative, and backward gives what it may give there; where all are such,
+        numeric is nan
     """
 
     name: str
@@ -42,10 +44,13 @@ class GradientRow:
     analytic: float
     numeric: float
     problem: str = ""  # what is wrong besides the numbers: a shape, a missing gradient
+    kinks: int = 0
 
     @property
     def verdict(self) -> str:
         """The band of the CS231n notes that the error falls into."""
+        if np.isnan(self.numeric) and not self.error:
+            return "no derivative"
         return self.problem or next(word for bound, word in BANDS if self.error <= bound)
 
 
@@ -58,20 +63,33 @@ class GradientReport:
     rows: list[GradientRow] = field(default_factory=list)
     faults: list[Any] = field(default_factory=list)  # of doctor.py: the faults, the likeliest first
     notes: list[str] = field(default_factory=list)
-    example: str = ""  # the smallest input that shows it
+    example: str = ""  # the smallest input that shows it, in words
+    example_inputs: tuple[Any, ...] = ()  # and as arrays: the same layer, given these, is faulty in the same way
 
     @property
     def ok(self) -> bool:
         """Whether every gradient agrees, and no fault was found."""
-        return not self.faults and all(not row.problem and row.error <= self.tolerance for row in self.rows)
+        return self.agrees and not self.faults
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every gradient agrees."""
+        return all(not row.problem and row.error <= self.tolerance for row in self.rows)
+
+    @property
+    def kinks(self) -> int:
+        """At how many entries forward has no derivative, so that there backward could not be compared."""
+        return sum(row.kinks for row in self.rows)
 
     def __bool__(self) -> bool:
         return self.ok
 
     def __str__(self) -> str:
-        agree = all(not row.problem and row.error <= self.tolerance for row in self.rows)
-        found = "gradients agree" if self.ok else "FAULTY, though the gradients agree" if agree else "GRADIENTS DIFFER"
-        lines = [f"{self.layer}: {found} (want < {self.tolerance:.0e})"]
+        found = "gradients agree" if self.ok else "FAULTY, though the gradients agree"
+        found = found if self.agrees else "GRADIENTS DIFFER"
+        stand = "1 entry stands" if self.kinks == 1 else f"{self.kinks} entries stand"
+        kinks = f"; {stand} at a kink, where there is no derivative" if self.kinks and self.agrees else ""
+        lines = [f"{self.layer}: {found} (want < {self.tolerance:.0e}){kinks}"]
         if not self.rows:
             lines[0] = f"{self.layer}: FAULTY"
         width = max([len(row.name) for row in self.rows], default=4) + 2
@@ -83,7 +101,7 @@ class GradientReport:
             at = str(list(row.index))
             lines.append(
                 f"  {row.name:<{max(width, 10)}}{row.shape!s:<{shapes}}{row.error:>10.1e}  {at:<14}"
-                f"{row.analytic:>12.4g} {row.numeric:>12.4g}  {row.verdict}"
+                f"{row.analytic:>12.4g} {_number(row.numeric):>12}  {row.verdict}"
             )
         for i, fault in enumerate(self.faults):
             lines += _paragraph("  likely: " if i == 0 else "      or: " if fault.second else "     and: ", str(fault))
@@ -92,84 +110,12 @@ class GradientReport:
         return "\n".join(lines + ([self.example] if self.example else []))
 
 
+def _number(x: float) -> str:
+    return "none" if np.isnan(x) else f"{x:.4g}"
+
+
 def _paragraph(head: str, text: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent=head, subsequent_indent=" " * len(head))
-
-
-def compare_gradients(
-    layer: Layer,
-    *inputs: Any,
-    tolerance: float = 1e-6,
-    step: float = 1e-5,
-    rng: np.random.Generator | int | None = 0,
-    most: int = 400,
-) -> GradientReport:
-    """Compare every gradient of a layer with central differences, for a random upstream gradient.
-
-        dz ~ sum of dout * (y(z + h) - y(z - h)) / 2h
-
-    layer : any Layer; it is copied to float64 and stays untouched. Generators inside it are set back before each
-        forward, so that dropout drops the same units each time.
-    inputs : arrays, or (nested) tuples of arrays where the layer takes tuples. Integers count as data, like labels,
-        unless the layer gives a gradient by them. Keep the numbers away from kinks.
-    tolerance : the largest relative error that still counts as agreement
-    step : h
-    rng : where dout comes from
-    most : entries compared in each array; of a larger one, that many are drawn
-    Raises ValueError where nothing can be compared: no gradient at all, or another output each time.
-    """
-    rng = upstream_generator(rng)
-    layer = in_float64(layer)
-    inputs = floats_where_differentiated(layer, map_leaves(inputs, as_float64))
-    generators = [(g, g.bit_generator.state) for g in generators_of(layer)]
-    buffers = [(b, b.copy()) for _, b in layer.named_buffers()]
-
-    def run() -> Any:
-        for generator, state in generators:
-            generator.bit_generator.state = state
-        for buffer, value in buffers:
-            buffer[...] = value
-        return layer.forward(*inputs)
-
-    output = run()
-    dout = map_leaves(output, lambda y: rng.standard_normal(np.shape(y)))
-    grads = layer.backward(dout)
-    report = GradientReport(title(layer), tolerance)
-
-    def outputs() -> list[Array]:
-        y = run()
-        forget_all(layer)
-        return [np.array(leaf, np.float64) for _, leaf in leaves(y)]
-
-    def change(above: list[Array], below: list[Array]) -> float:
-        # entry by entry first: the difference of two large sums would drown in their rounding
-        parts = zip(leaves(dout), above, below, strict=True)
-        return sum(float(np.sum(d * (a - b))) for (_, d), a, b in parts)
-
-    targets: list[tuple[str, Array, Any]] = []
-    for name, x, dx in input_gradients(layer, inputs, grads):
-        targets.append((name, x, dx))
-    for name, parameter in layer.named_parameters():
-        targets.append((name, parameter.data, parameter.grad.copy()))
-    if not targets:
-        raise ValueError(
-            f"{report.layer}: nothing to compare, it has no parameters and gives no gradient by its inputs"
-        )
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outputs(), outputs(), strict=True)):
-        raise ValueError(
-            f"{report.layer}: the same input gives another output each time; keep the numpy.random.Generator that it "
-            "draws from as an attribute of the layer, where it can be set back"
-        )
-    flat = [np.concatenate([np.ravel(leaf) for _, leaf in leaves(tree)]) for tree in (output, dout)]
-    noise = rounding(flat[0].astype(np.float64), flat[1], step)
-    for name, z, analytic in targets:
-        report.rows.append(_compare(name, z, analytic, outputs, change, step, rng, most, noise))
-    return report
-
-
-def rounding(y: Array, dout: Array, step: float) -> float:
-    """How far a central difference may be off because y is rounded to float64: that counts where a gradient is tiny."""
-    return float(4 * np.finfo(np.float64).eps * np.linalg.norm(dout) * np.abs(y).max(initial=0)) / step
 
 
 def upstream_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
@@ -212,58 +158,71 @@ def floats_where_differentiated(layer: Layer, inputs: tuple[Any, ...]) -> tuple[
     )
 
 
-def _compare(
-    name: str,
-    z: Array,
-    analytic: Any,
-    outputs: Callable[[], list[Array]],
-    change: Callable[[list[Array], list[Array]], float],
-    step: float,
-    rng: np.random.Generator,
-    most: int,
-    noise: float,
-) -> GradientRow:
-    """The row for one array: numeric gradients entry by entry, then the worst disagreement."""
-    entries = np.arange(z.size)
-    if z.size > most:
-        entries = np.sort(rng.choice(z.size, most, replace=False))
-    numeric = np.full(z.size, np.nan)
-    for entry in entries if analytic is not None and np.shape(analytic) == z.shape else []:
-        at = np.unravel_index(entry, z.shape)
-        value = z[at].copy()
-        z[at] = value + step
-        high, above = float(z[at]), outputs()
-        z[at] = value - step
-        low, below = float(z[at]), outputs()
-        z[at] = value
-        numeric[entry] = change(above, below) / (high - low)  # the step that was made, not the one that was meant
-    return worst_row(name, z.shape, entries, analytic, numeric, noise)
-
-
 def worst_row(
-    name: str, shape: tuple[int, ...], entries: Array, analytic: Any, numeric: Array, noise: float = 0.0
+    name: str, shape: tuple[int, ...], entries: Array, analytic: Any, numeric: Array, noise: Array | float = 0.0
 ) -> GradientRow:
     """The row for one array, from its analytic gradient and the numeric one at the entries that were measured.
 
     noise : what rounding alone may make of the difference; so much is no error
     """
-    nowhere = (0,) * len(shape)
-    if analytic is None:
-        return GradientRow(name, shape, np.inf, nowhere, np.nan, np.nan, "missing: backward returned None")
-    analytic = np.asarray(analytic)
-    if analytic.shape != shape:
-        return GradientRow(name, shape, np.inf, nowhere, np.nan, np.nan, f"has shape {analytic.shape}")
+    errors = wrong_by(analytic, numeric, entries, noise)
+    worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
+    at = tuple(int(i) for i in np.unravel_index(entries[worst], shape))
+    error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf
+    return GradientRow(name, shape, error, at, float(analytic[at]), float(numeric[at]))
+
+
+def wrong_by(analytic: Array, numeric: Array, entries: Array, noise: Array | float = 0.0) -> Array:
+    """The relative error at each of these entries; nan or inf where a number is not finite."""
     numeric = numeric.reshape(-1)[entries]
     mine = analytic.reshape(-1)[entries].astype(np.float64)
-    scale = max(np.abs(numeric).max(), np.abs(mine).max())
+    scale = max(np.nanmax(np.abs(numeric), initial=0), np.abs(mine).max(initial=0))
     floor = max(scale / 100, 1e-6)
     with np.errstate(invalid="ignore"):  # what is not finite is an error without bounds
         errors = np.abs(mine - numeric) / np.maximum(np.maximum(np.abs(mine), np.abs(numeric)), floor)
-        errors = np.where(np.abs(mine - numeric) <= noise, np.minimum(errors, BANDS[0][0] / 10), errors)
-    worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
-    index = tuple(int(i) for i in np.unravel_index(entries[worst], shape))
-    error = float(errors[worst]) if np.isfinite(errors[worst]) else np.inf
-    return GradientRow(name, shape, error, index, float(mine[worst]), float(numeric[worst]))
+        return np.where(np.abs(mine - numeric) <= noise, np.minimum(errors, BANDS[0][0] / 10), errors)
+
+
+def returned(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> tuple[str, Any]:
+    """(what is wrong with the kind of thing that backward returned, or ""; the same with lists as tuples)."""
+    given = len(grads) if isinstance(grads, (tuple, list)) else 1
+    data = isinstance(layer, Loss) or all(leaf.dtype.kind != "f" for _, leaf in leaves(inputs[given:]))
+    if data and given < len(inputs):  # by what is left, labels or a target, no gradient is needed
+        return _unlike(inputs[:given] if isinstance(grads, tuple) else inputs[0], grads), grads
+    x = inputs if len(inputs) > 1 else inputs[0]
+    return _unlike(x, grads), _as_tuples(grads) if isinstance(x, tuple) else grads
+
+
+def _unlike(x: Any, grads: Any) -> str:
+    """What backward returned instead of a gradient for each array of x, in the nesting of x; "" where it did not."""
+    if grads is None:
+        return ""  # then a gradient is missing, which is said elsewhere
+    if not isinstance(x, tuple):
+        return "" if isinstance(grads, (np.ndarray, np.generic, int, float, complex)) else _what(grads)
+    if not isinstance(grads, tuple) or len(grads) != len(x):
+        return f"{_what(grads)} for {len(x)} inputs"
+    parts = ((i, _unlike(each, grad)) for i, (each, grad) in enumerate(zip(x, grads, strict=True)))
+    return next((f"{found} in place {i} of its tuple" for i, found in parts if found), "")
+
+
+def _what(thing: Any) -> str:
+    if isinstance(thing, np.ndarray):
+        return f"one array of shape {thing.shape}"
+    name = type(thing).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"{article} {name}{f' of {len(thing)}' if isinstance(thing, (tuple, list, dict)) else ''}"
+
+
+def _as_tuples(tree: Any) -> Any:
+    return tuple(map(_as_tuples, tree)) if isinstance(tree, (tuple, list)) else tree
+
+
+def as_gradient(thing: Any) -> Array:
+    """A copy of what backward gave as an array; what is no array of numbers becomes one of objects."""
+    try:
+        return np.array(thing)
+    except ValueError:  # lists of several lengths
+        return np.array(None)
 
 
 def input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Iterator[tuple[str, Array, Any]]:
@@ -282,7 +241,7 @@ def input_gradients(layer: Layer, inputs: tuple[Any, ...], grads: Any) -> Iterat
                 continue
             gradient = dx
             for key in path:
-                gradient = gradient[key] if isinstance(gradient, tuple) else None
+                gradient = gradient[key] if isinstance(gradient, tuple) and key < len(gradient) else None
             where = "".join(f"[{key}]" for key in ((i, *path) if several else path))
             yield f"dx{where}", leaf, gradient
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import re
+import traceback
 from collections.abc import Iterator
+from pathlib import PurePath
 
 import numpy as np
 
@@ -16,13 +19,18 @@ from backhand.layers.parameter import Array
 def wrong_shape(e: Evidence, t: Target) -> Iterator[Guess]:
     """The hypotheses for a target whose gradients cannot be compared number by number."""
     a = t.analytic[0]
-    if e.error is not None and a is None:
-        return
+    if e.error is not None or (e.returned and not t.parameter):
+        return  # that is why, and is said by itself
     if a is None:
         words = "backward gives no {z}: it returned None (or nothing)"
         if t.parameter:
             words = "backward leaves no {z}: it is None"
         yield Guess("missing", t.name, words + "; every input and every parameter needs its gradient")
+        return
+    if a.dtype.kind not in "fiub":
+        kind = "complex numbers" if a.dtype.kind == "c" else "no numbers"
+        words = f"{{z}} holds {kind} (dtype {a.dtype}): a gradient is an array of real numbers, in the dtype of dout"
+        yield Guess("returned", t.name, words)
         return
     if a.shape == t.z.shape:
         bad = ~np.isfinite(np.stack(t.analytic)).all(axis=0)
@@ -78,13 +86,25 @@ def raised(e: Evidence) -> Guess | None:
     """What a backward that raises an exception tells."""
     if e.error is None:
         return None
-    said = f"{type(e.error).__name__}: {' '.join(str(e.error).split())}"
+    said, where = f"{type(e.error).__name__}: {' '.join(str(e.error).split())}", raised_at(e.error)
     shapes = [tuple(int(n) for n in re.findall(r"\d+", s)) for s in re.findall(r"\(((?:\d+,? ?)+)\)", str(e.error))]
     for t in e.targets:
         if t.parameter and t.z.shape in shapes:
             for other in shapes:
                 if len(other) > t.z.ndim and other[len(other) - t.z.ndim :] == t.z.shape:
                     words = f"{{z}} of shape {t.z.shape} gets an array of shape {other} added: the sum over the batch "
-                    words += f"(and over all axes that the parameter does not have) is missing ({said})"
+                    words += f"(and over all axes that the parameter does not have) is missing ({said}{where})"
                     return Guess("missing sum", t.name, words)
-    return Guess("raises", e.targets[0].name if e.targets else "dx", f"backward raises {said}")
+    return Guess("raises", e.targets[0].name if e.targets else "dx", f"backward raises {said}{where}")
+
+
+def raised_at(error: BaseException) -> str:
+    """Where in somebody's own code an exception came from, in words; "" where that is not known."""
+    frames = [f for f in traceback.walk_tb(error.__traceback__)]
+    own = [f for f in frames if not str(f[0].f_globals.get("__name__", "")).startswith(("backhand.", "numpy"))]
+    if not own:
+        return ""
+    frame, number = own[-1]
+    file = frame.f_code.co_filename
+    code = linecache.getline(file, number).strip()
+    return f", in line {number} of {PurePath(file).name}{f': `{code}`' if code else ''}"

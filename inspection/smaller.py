@@ -6,48 +6,36 @@ from typing import Any
 
 import numpy as np
 
-from backhand.inspection.evidence import Evidence, cut
-from backhand.inspection.gradient_check import leaves
+from backhand.inspection.evidence import Evidence
 from backhand.losses.base import Loss
 
 FEW = 8  # numbers that are shown one by one
 
 
-def handy(e: Evidence, names: list[str], tolerance: float) -> Evidence:
+def handy(e: Evidence, names: list[str]) -> Evidence:
     """Evidence that is complete: with inputs cut down until every Jacobian was measured, where that is possible."""
-    inputs = e.inputs
-    for _, x in list(leaves(inputs))[:1]:
-        for axis in range(x.ndim):
+    for axis in range(len(e.shape)):
+        for size in [s for s in (3, 5) if s < e.shape[axis]]:
             if all(t.whole for t in e.targets if t.name in names):
                 return e
-            for size in (3, 5):
-                if np.shape(next(leaf for _, leaf in leaves(e.inputs)))[axis] <= size:
-                    continue
-                try:
-                    smaller = e.again(cut(e.inputs, axis, size))
-                except Exception:  # it does not take that size
-                    e.clear()
-                    continue
-                if set(names) <= set(smaller.failing(tolerance)):
-                    e = smaller
-                    break
+            smaller = e.shrunk(axis, size)
+            if smaller is not None and set(names) <= set(smaller.failing):
+                e = smaller
+                break
     return e
 
 
-def smallest_example(e: Evidence, names: list[str], tolerance: float) -> str:
-    """The smallest cut of the inputs at which the first wrong gradient is still wrong, in numbers."""
+def smallest_example(e: Evidence, names: list[str]) -> tuple[str, tuple[Any, ...]]:
+    """The smallest cut of the inputs at which the first wrong gradient is still wrong: in words, and as arrays."""
     name = names[0]
     if e.error is not None:
-        return ""
-    for axis in range(np.ndim(next(x for _, x in leaves(e.inputs)))):
-        n = np.shape(next(x for _, x in leaves(e.inputs)))[axis]
-        for size in [s for s in (1, 2, 3) if s < n]:
-            try:
-                smaller = e.again(cut(e.inputs, axis, size), only=(name,), most=60)
-            except Exception:  # it does not take that size
-                e.clear()
+        return "", ()
+    for axis in range(len(e.shape)):
+        for size in [s for s in (1, 2, 3) if s < e.shape[axis]]:
+            smaller = e.shrunk(axis, size, only=(name,), most=60)
+            if smaller is None or smaller.error is not None or not smaller.failing:
                 continue
-            if smaller.failing(tolerance):
+            if axis or size > 1 or e.alone(smaller):
                 e = smaller
                 break
     t = next(each for each in e.targets if each.name == name)
@@ -61,8 +49,8 @@ def smallest_example(e: Evidence, names: list[str], tolerance: float) -> str:
         at = f"{label}{list(row.index)}"
         pairs = [(f"{at} = {row.analytic:.4g}", "backward"), (f"{at} = {row.numeric:.4g}", "central differences")]
     else:
-        pairs = [(_shown(label, t.analytic[0]), "backward"), (_shown(label, t.numeric[0]), "central differences")]
-    return "\n".join(lines + [f"      {shown}, from {source}" for shown, source in pairs])
+        pairs = [(_shown(label, t.analytic[0]), "backward"), (_shown(label, t.wanted(0)), "central differences")]
+    return "\n".join(lines + [f"      {shown}, from {source}" for shown, source in pairs]), e.inputs
 
 
 def _shown(name: str, x: Any) -> str:
