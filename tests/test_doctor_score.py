@@ -1,5 +1,7 @@
 """The doctor's score on bugs put into right layers, and its false alarms on right ones. A lower score fails here."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from backhand.inspection import check_gradients
 from backhand.inspection.faults import ORDER
 from backhand.layers import BatchNorm1d, Dropout, Max, MaxPool2d, ReLU
 from tests.bugs.lots import LOTS, RIGHT_HOMEWORK
+from tests.bugs.patients import PATIENTS
 from tests.bugs.score import Score
 from tests.cases import families
 from tests.states import assert_unchanged, snapshot
@@ -21,12 +24,54 @@ FLOORS = {
 }
 
 
-@pytest.mark.parametrize("lot", LOTS)
-def test_the_score(lot):
+@functools.cache
+def scored(lot):
     score = Score()
     for bug in LOTS[lot]:
         score.add(bug)
+    return score
+
+
+@pytest.mark.parametrize("lot", LOTS)
+def test_the_score(lot):
+    score = scored(lot)
     assert all(reached >= floor for reached, floor in zip(score.percent(), FLOORS[lot], strict=True)), score.missed
+
+
+@pytest.mark.parametrize("lot", LOTS)
+def test_every_smallest_example_is_taken_and_shows_the_fault(lot):
+    shown = [(bug, report) for bug, report in scored(lot).reports if report.example]
+    assert len(shown) > 0.7 * len(LOTS[lot])
+    for bug, report in shown:
+        inputs = report.example_inputs
+        broken = bug.build()[0]
+        again = check_gradients(broken, *inputs)
+        wrong = [row.name for row in report.rows if row.problem or row.error > report.tolerance]
+        still = [row.name for row in again.rows if row.problem or row.error > again.tolerance]
+        assert wrong[0] in still, f"{bug}\n{report}\n{again}"
+        if hasattr(bug, "patient"):  # the right layer takes it too, and is found right
+            right = PATIENTS[bug.patient][0]()
+            assert check_gradients(right, *inputs), f"{bug}\n{report}"
+            if "BatchNorm" in bug.patient and right.training:
+                assert len(inputs[0]) > 1, f"{bug}: statistics of one sample\n{report}"
+
+
+def test_the_smallest_example_keeps_what_the_parameters_fix():
+    class Normalise:
+        def __init__(self):
+            self.gamma = np.full(5, 1.5)
+
+        def forward(self, x):
+            self.xhat = (x - x.mean(0)) / x.std(0)
+            return self.gamma * self.xhat
+
+        def backward(self, dout):
+            self.dgamma = -(dout * self.xhat).sum(0)
+            return self.gamma * dout
+
+    report = check_gradients(Normalise(), np.random.default_rng(0).standard_normal((6, 5)))
+    assert [x.shape for x in report.example_inputs] == [(2, 5)]
+    assert "x of shape (2, 5)" in report.example
 
 
 def test_there_are_enough_bugs():

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backhand.inspection import check_gradients
+from backhand.inspection import GradientReport, check_gradients
 
 
 @dataclass
 class Score:
-    """Counts over some bugs; `missed` are those whose right diagnosis did not come first."""
+    """Counts over some bugs; `missed` are those whose right diagnosis did not come first, `reports` are all."""
 
     bugs: int = 0
     detected: int = 0
@@ -19,10 +19,12 @@ class Score:
     among_three: int = 0
     patients: set[str] = field(default_factory=set)
     missed: list[str] = field(default_factory=list)
+    reports: list[tuple[Any, GradientReport]] = field(default_factory=list)
 
     def add(self, bug: Any) -> None:
         thing, inputs = bug.build()
         report = check_gradients(thing, *inputs)
+        self.reports.append((bug, report))
         right = {bug.kind, *bug.also}
         kinds = [fault.kind for fault in report.faults]
         self.bugs += 1
