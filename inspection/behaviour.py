@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from backhand.inspection.borrowed import Borrowed
-from backhand.inspection.evidence import Evidence
+from backhand.inspection.evidence import Evidence, Target
 from backhand.inspection.faults import Fault, listed
-from backhand.inspection.gradient_check import generators_of, map_leaves
+from backhand.inspection.gradient_check import as_gradient, generators_of, leaves, map_leaves
 
 
 def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Fault]:
@@ -24,10 +24,22 @@ def misbehaviour(e: Evidence, notes: list[str]) -> Iterator[Fault]:
             notes.append(words)
         else:
             yield Fault("dout changed", ["dx"], words)
-    if e.error is not None or not all(
-        t.analytic[0] is not None and t.analytic[0].shape == t.z.shape for t in e.targets
-    ):
+    if e.output_changed:
+        words = "backward writes into y, which forward handed on: the layer above may still need it; work on a copy"
+        if isinstance(e.layer, Borrowed):
+            notes.append(words)
+        else:
+            yield Fault("output changed", ["dx"], words)
+    if e.returned:
+        words = f"backward returned {e.returned}: it has to return one gradient for each input, each an array"
+        misshapen = [t.name for t in e.targets if not t.parameter and not _alike(t)]
+        kind = "missing" if any(t.analytic[0] is None for t in e.targets if not t.parameter) else "returned"
+        yield Fault(kind, misshapen or ["dx"], words + (", in a tuple" if len(e.inputs) > 1 else ""))
+    if e.error is not None or not all(t.comparable or _alike(t) for t in e.targets):
         return  # that comes first
+    reused = _reused(e)
+    if reused:
+        yield reused
     again = _redrawn(e)
     if again:
         yield again
@@ -46,6 +58,37 @@ def stochastic(e: Evidence) -> Fault | None:
         "keep one numpy.random.Generator as an attribute and draw from that"
     )
     return Fault("stochastic", ["dx"], words)
+
+
+def _alike(t: Target) -> bool:
+    """Whether the gradients have the shape of z, and are numbers."""
+    return all(a is not None and a.shape == t.z.shape and a.dtype.kind in "fiub" for a in t.analytic)
+
+
+def _reused(e: Evidence) -> Fault | None:
+    """A result that was handed on and is written over by the next pass."""
+    if isinstance(e.layer, Borrowed):
+        return None  # its arrays are put back before each forward
+    other = map_leaves(e.inputs, lambda x: np.flip(x) * 0.75 if x.dtype.kind == "f" else np.flip(x))
+    try:
+        y = e.layer.forward(*map_leaves(e.inputs, np.array))
+        dx = e.layer.backward(map_leaves(e.douts[0], np.array))
+        before = map_leaves((y, dx), as_gradient)
+        e.layer.forward(*map_leaves(other, np.array))
+        e.layer.backward(map_leaves(e.douts[-1], np.array))
+    except Exception:  # it cannot take the other point
+        return None
+    finally:
+        e.clear()
+        e.restore()
+    pairs = zip(leaves((y, dx)), leaves(before), strict=True)
+    floats = [(path[0], now, then) for (path, now), (_, then) in pairs if then.dtype.kind == "f"]
+    wrong = [which for which, now, then in floats if not np.array_equal(now, then, equal_nan=True)]
+    if not wrong:
+        return None
+    what = "y that forward returned" if wrong[0] == 0 else "dx that backward returned"
+    words = f"the {what} is written over by the next pass: whoever got it still needs it; return a new array each time"
+    return Fault("reused", ["dx"], words)
 
 
 def _redrawn(e: Evidence) -> Fault | None:

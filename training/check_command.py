@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from backhand.inspection import check_gradients
+from backhand.inspection.shapes import raised_at
 from backhand.layers import Parameter
 from backhand.layers.parameter import Array
 
@@ -56,7 +57,8 @@ def check(options: argparse.Namespace) -> int:
             report = check_gradients(thing, *inputs, rng=options.seed)
         except Exception as error:
             shapes = " and ".join(str(x.shape) for x in inputs)
-            raise CheckError(f"{name} does not take an input of shape {shapes}: {_said(error)}") from error
+            said = f"{_said(error)}{raised_at(error)}"
+            raise CheckError(f"{name} does not take an input of shape {shapes}: {said}") from error
     shapes = " and ".join(str(x.shape) for x in inputs)
     print(f"x of shape {shapes}{'' if options.input else ' (choose with --input)'}")
     print(report)
@@ -147,6 +149,7 @@ def _array(text: str, rng: np.random.Generator) -> Array:
 
 def guessed(thing: Any, seed: int, name: str) -> tuple[Array, ...]:
     """The first of some usual inputs that forward takes."""
+    error: Exception | None = None
     widths = sorted({n for array in _weights(thing) for n in array.shape}) or [3]
     for shape in SHAPES:
         for width in widths if "d" in shape else [0]:
@@ -155,10 +158,12 @@ def guessed(thing: Any, seed: int, name: str) -> tuple[Array, ...]:
             try:
                 with np.errstate(all="ignore"):
                     forward(*(x.copy() for x in inputs))
-            except Exception:  # then another
+            except Exception as raised:  # then another
+                error = raised
                 continue
             return inputs
-    raise CheckError(f"{name} takes none of the usual inputs; say --input SHAPE, once for each input")
+    last = "" if error is None else f" (forward raises {_said(error)}{raised_at(error)})"
+    raise CheckError(f"{name} takes none of the usual inputs{last}; say --input SHAPE, once for each input")
 
 
 def _weights(thing: Any) -> list[Array]:
