@@ -140,7 +140,9 @@ class _Trial:
             self.expect(got == len(inputs), f"takes {len(inputs)} inputs, but backward returned {got} gradients")
 
     def two_at_once(self, inputs: Any) -> None:
-        other = map_leaves(inputs, lambda x: x * 0.75 if x.dtype.kind == "f" else x)
+        # labels stay labels: a loss may take 1 and -1 alone
+        less = [map_leaves(x, lambda part: part * 0.75 if part.dtype.kind == "f" else part) for x in inputs]
+        other = tuple(x if i and _whole(x) else each for i, (x, each) in enumerate(zip(inputs, less, strict=True)))
         alone, together = self.fresh(), self.fresh()
         y1, dout1, dx1 = self.once(alone, inputs)
         y2, dout2, dx2 = self.once(alone, other)
@@ -193,6 +195,10 @@ def _frozen(x: Any) -> Array:
     array = np.array(x)
     array.flags.writeable = False
     return array
+
+
+def _whole(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and bool((x == np.round(x)).all())
 
 
 def _freeze_in_place(x: Any) -> None:

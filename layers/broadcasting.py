@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from backhand.layers.parameter import Array
@@ -29,6 +31,13 @@ def broadcasts_to(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
     """Whether an array of `shape` broadcasts to `full` without making it larger."""
     sizes = zip(shape[::-1], full[::-1], strict=False)
     return len(shape) <= len(full) and all(n in (1, m) for n, m in sizes)
+
+
+def reshape_hint(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What an error says at its end: the reshape that mends a shape, where the numbers stay in their order; or ""."""
+    if math.prod(shape) != math.prod(wanted) or (sorted(shape) == sorted(wanted) and 1 not in shape):
+        return ""  # turned round, it wants more than another shape
+    return f"; {name}.reshape({', '.join(map(str, wanted)) or '()'}) mends it"
 
 
 def along(values: Array, axis: int, ndim: int) -> Array:

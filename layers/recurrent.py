@@ -171,7 +171,7 @@ class Stack(Recurrence):
         """The lengths as integers, checked."""
         if lengths is None:
             return None
-        array = self.array(lengths)
+        array = self.array(np.int64(lengths) if type(lengths) is int else lengths)
         if array.shape != shape or array.dtype.kind not in "iu":
             self.reject(f"lengths as integers of shape {shape}", f"{array.dtype} of shape {array.shape}")
         if array.min() < 1 or array.max() > steps:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from backhand.layers.arguments import one_of, refuse
 from backhand.layers.base import Layer
-from backhand.layers.broadcasting import broadcasts_to
+from backhand.layers.broadcasting import broadcasts_to, reshape_hint
 from backhand.layers.parameter import Array
 
 TINY = np.float32(1e-12)  # torch's is a float32 in float64 too, and that shows in the ninth digit
@@ -130,7 +130,8 @@ class Loss(Layer):
         x = self.input(x)
         target = self.input(target, x.dtype)
         if x.shape != target.shape:
-            self.reject(f"{name} of the input's shape {x.shape}", target.shape, _reshaping(name, target.shape, x.shape))
+            hint = reshape_hint(name.split()[-1], target.shape, x.shape)
+            self.reject(f"{name} of the input's shape {x.shape}", f"{target.shape}{hint}")
         return x, target
 
     def signs(self, target: Array) -> None:
@@ -194,13 +195,6 @@ class Pointwise(Loss):
 
 
 # ---------------------------------------------------------------------- what the errors say
-
-
-def _reshaping(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """The reshape that mends a shape, where the numbers are as many and stay in their order."""
-    if math.prod(shape) != math.prod(wanted) or (sorted(shape) == sorted(wanted) and 1 not in shape):
-        return ""  # turned round, it wants more than another shape
-    return f"{name.split()[-1]}.reshape({', '.join(map(str, wanted)) or '()'}) mends it"
 
 
 def _first(values: Array, wrong: Array) -> str:

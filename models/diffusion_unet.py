@@ -251,9 +251,10 @@ class DiffusionUNet(Layer):
         least = 2 ** len(self.halve)
         if x.ndim != 4 or x.shape[1] != self.channels or any(size % least for size in x.shape[2:]):
             self.reject(f"x of shape (N, {self.channels}, H, W), H and W multiples of {least}", x.shape)
-        if np.shape(t) != x.shape[:1]:
-            self.reject(f"t of shape {x.shape[:1]}, a moment for each sample", np.shape(t))
-        time = self.time.forward(t)
+        moments = self.array(t)
+        if moments.shape != x.shape[:1]:
+            self.reject(f"t of shape {x.shape[:1]}, a moment for each sample", moments.shape)
+        time = self.time.forward(moments)
         h = self.conv_in.forward(x)
         bridges = []
         for i, block in enumerate(self.down):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.layers.broadcasting import reshape_hint
 from backhand.layers.parameter import Array
 from backhand.losses.base import Mean
 
@@ -26,35 +27,33 @@ def accuracy(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100, axi
     axis : where the classes are; -1 for scores of tokens, (N, T, C)
     target : labels (N, ...), of which `ignore_index` does not count; or probabilities in the shape of scores
     """
-    scores, labels = array("accuracy", scores), array("accuracy", target)
+    scores, labels = _arrays("accuracy", scores, target)
     axis = min(axis, scores.ndim - 1)
+    if not -scores.ndim <= axis < scores.ndim:
+        raise ValueError(f"accuracy: expected scores with the classes on axis {axis}, got {scores.shape}")
+    best = np.asarray(scores.argmax(axis))
+    if labels.shape not in (best.shape, scores.shape):
+        hint = reshape_hint("target", labels.shape, best.shape)
+        raise ValueError(f"accuracy: expected target of shape {best.shape} or {scores.shape}, got {labels.shape}{hint}")
     if labels.shape == scores.shape:
         labels = np.asarray(labels.argmax(axis))
-    best = np.asarray(scores.argmax(axis))
-    if best.shape != labels.shape:
-        raise ValueError(f"accuracy: expected target of shape {best.shape} or {scores.shape}, got {labels.shape}")
-    return mean_of(best == labels, labels != ignore_index)
+    return mean_of(best == labels, _counting("accuracy", labels, scores.shape[axis], ignore_index))
 
 
 def top_k_accuracy(scores: ArrayLike, target: ArrayLike, k: int = 5, ignore_index: int = -100) -> Mean:
     """The share of samples whose right class is among the k highest scores.
 
-    scores : (N, C)      target : labels (N,), of which `ignore_index` does not count
+    scores : (N, C)      target : labels (N,), of which `ignore_index` does not count      k : 1 or more
     """
-    scores, labels = array("top_k_accuracy", scores), array("top_k_accuracy", target)
-    if scores.ndim != 2 or labels.shape != scores.shape[:1] or labels.dtype.kind not in "iu":
-        got = f"{scores.shape} and {labels.dtype} {labels.shape}"
-        raise ValueError(f"top_k_accuracy: expected scores (N, C) and integer labels (N,), got {got}")
-    counts = labels != ignore_index
-    labels = np.where(counts, labels, 0).astype(np.intp)
-    if labels.size and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(
-            f"top_k_accuracy: expected labels from 0 to {scores.shape[1] - 1} (or ignore_index, {ignore_index}), "
-            f"got {wrong}"
-        )
-    right = np.take_along_axis(scores, labels[:, None], axis=1)
-    return mean_of((scores > right).sum(axis=1) < k, counts)
+    scores, labels = _arrays("top_k_accuracy", scores, target)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"top_k_accuracy: expected (N, C) and (N,), got {scores.shape} and {labels.shape}")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"top_k_accuracy: expected k to be a positive integer, got {k!r}")
+    counts = _counting("top_k_accuracy", labels, scores.shape[1], ignore_index)
+    right = np.take_along_axis(scores, np.where(counts, labels, 0).astype(np.intp)[:, None], axis=1)
+    higher = ~(scores <= right)  # nan is no low score
+    return mean_of(higher.sum(axis=1) < k, counts)
 
 
 def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> Mean:
@@ -62,10 +61,11 @@ def binary_accuracy(scores: ArrayLike, target: ArrayLike) -> Mean:
 
     scores, target : one shape, any; the scores are logits, as BCEWithLogitsLoss takes them
     """
-    x, y = array("binary_accuracy", scores), array("binary_accuracy", target)
-    if x.shape != y.shape:
-        raise ValueError(f"binary_accuracy: expected target of shape {x.shape}, got {y.shape}")
-    return mean_of((x > 0) == (y > 0.5))
+    x, wanted = _arrays("binary_accuracy", scores, target)
+    if x.shape != wanted.shape:
+        hint = reshape_hint("target", wanted.shape, x.shape)
+        raise ValueError(f"binary_accuracy: expected target of shape {x.shape}, got {wanted.shape}{hint}")
+    return mean_of((x > 0) == (wanted > 0.5))
 
 
 def intersection_over_union(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> Mean:
@@ -76,14 +76,15 @@ def intersection_over_union(scores: ArrayLike, target: ArrayLike, ignore_index: 
 
     A mean over the samples; 1 for a sample in which nothing is wanted and nothing found.
     """
-    scores, labels = array("intersection_over_union", scores), array("intersection_over_union", target)
-    wanted, counts = labels == 1, labels != ignore_index
-    if scores.ndim < 3 or scores.shape[:2] != (len(wanted), 2) or scores.shape[2:] != wanted.shape[1:]:
+    scores, labels = _arrays("intersection_over_union", scores, target)
+    fits = scores.ndim >= 3 and labels.shape == (len(scores), *scores.shape[2:]) and scores.shape[1] == 2
+    if not fits:
         raise ValueError(
-            f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {wanted.shape}"
+            f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {labels.shape}"
         )
-    found, places = (scores[:, 1] > scores[:, 0]) & counts, tuple(range(1, wanted.ndim))
-    wanted &= counts
+    counts = labels != ignore_index
+    wanted, found = (labels == 1) & counts, (scores[:, 1] > scores[:, 0]) & counts
+    places = tuple(range(1, wanted.ndim))
     both, either = (found & wanted).sum(axis=places), (found | wanted).sum(axis=places)
     return mean_of(np.where(either, both / np.maximum(either, 1), 1.0), counts.any(axis=places))
 
@@ -97,10 +98,10 @@ def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -1
     With scores that were given for the right tokens before each place, it is also the share of the sequences that the
     model writes without a mistake when it always takes the likeliest token: up to the first mistake both are the same.
     """
-    scores, labels = array("whole_sequences", scores), array("whole_sequences", target)
+    scores, labels = _arrays("whole_sequences", scores, target)
     if scores.ndim != 3 or labels.shape != scores.shape[:2]:
         raise ValueError(f"whole_sequences: expected (N, T, V) and (N, T), got {scores.shape} and {labels.shape}")
-    counts = labels != ignore_index
+    counts = _counting("whole_sequences", labels, scores.shape[2], ignore_index)
     return mean_of(((scores.argmax(axis=2) == labels) | ~counts).all(axis=1), counts.any(axis=1))
 
 
@@ -130,15 +131,39 @@ def mean_of(values: Array, counts: Array | None = None) -> Mean:
     return Mean(total / count if count else math.nan, count)
 
 
-def array(name: str, value: ArrayLike) -> Array:
-    """What a metric is given, as an array; ValueError for a masked one, whose mask would be lost."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name}: expected plain arrays, got a masked one; give labels that are ignored instead")
-    return np.asarray(value)
+def _arrays(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
+    """Scores and target as arrays of numbers, or the error that says what they are."""
+    arrays = []
+    for what, value in (("scores", scores), ("target", target)):
+        if isinstance(value, np.ma.MaskedArray):
+            raise ValueError(f"{name}: expected plain arrays, got a masked one; give labels that are ignored instead")
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{name}: expected {what} as an array, got rows of different lengths") from None
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name}: expected {what} of numbers, got dtype {array.dtype}")
+        if array.size == 0:
+            raise ValueError(f"{name}: expected at least one sample, got {what} of shape {array.shape}")
+        arrays.append(array)
+    return arrays[0], arrays[1]
 
 
-def _last_steps(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Any, Any]:
-    x, y = array(name, scores), array(name, target)
+def _counting(name: str, labels: Array, classes: int, ignore_index: int) -> Array:
+    """Where a label counts, once all that count are known to be labels."""
+    counts = np.asarray(labels != ignore_index)
+    wrong = counts & ~((labels >= 0) & (labels < classes) & (labels % 1 == 0))  # nan neither
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        apart = f"(or ignore_index, {ignore_index})"
+        raise ValueError(
+            f"{name}: expected labels from 0 to {classes - 1} {apart}, got {labels[where]} at {list(where)}"
+        )
+    return counts
+
+
+def _last_steps(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
+    x, y = _arrays(name, scores, target)
     if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or len(y) > len(x):
         raise ValueError(f"{name}: expected (T, B, C) and (L, B, C), got {x.shape} and {y.shape}")
     return x[len(x) - len(y) :].astype(np.float64), y
