@@ -134,12 +134,17 @@ class Loss(Layer):
             self.reject(f"{name} of the input's shape {x.shape}", f"{target.shape}{hint}")
         return x, target
 
-    def signs(self, target: Array) -> None:
-        """LayerError unless every target is 1 or -1."""
+    def signs(self, target: Array, alone: bool = False) -> None:
+        """LayerError for labels of 0 and 1 where 1 and -1 are meant; with `alone`, for anything but these two.
+
+        Otherwise any other number is taken, as in torch.
+        """
         wrong = np.abs(target) != 1
         if wrong.any():
-            hint = "2 * target - 1 makes them of 0 and 1" if np.isin(target, (0, 1)).all() else ""
-            self.reject("a target of 1 and -1", _first(target, wrong), hint)
+            of_0_and_1 = np.isin(target, (0, 1)).all()
+            if alone or of_0_and_1:
+                hint = "2 * target - 1 makes them of 0 and 1" if of_0_and_1 else ""
+                self.reject("a target of 1 and -1", _first(target, wrong), hint)
 
     def shares(self, target: Array, name: str = "target", slack: float = 1e-5) -> None:
         """LayerError unless every number is between 0 and 1, but for a little rounding."""

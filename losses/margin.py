@@ -124,7 +124,7 @@ class HingeEmbeddingLoss(Pointwise):
 
     def operands(self, x: ArrayLike, target: ArrayLike) -> tuple[Array, ...]:
         x, target = self.pair(x, target)
-        self.signs(target)
+        self.signs(target, alone=True)
         return x, target
 
     def function(self, x: Array, target: Array) -> Array:

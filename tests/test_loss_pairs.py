@@ -131,12 +131,15 @@ def test_labels_of_0_and_1_where_signs_are_wanted(cls, kind):
 
 
 @pytest.mark.parametrize("value", [0.5, 2, -2, np.nan, np.inf])
-@pytest.mark.parametrize("cls", SIGNED)
-def test_targets_that_are_neither_1_nor_minus_1(cls, value):
+def test_targets_that_are_neither_1_nor_minus_1(value):
     target = np.ones((2, 3))
     target[1, 0] = value
-    with pytest.raises(LayerError, match=rf"a target of 1 and -1, got {value:g} at \[(3|1, 0)\]$"):
-        cls()(*SIGNED[cls](target))
+    for cls in SIGNED:
+        if cls is HingeEmbeddingLoss:
+            with pytest.raises(LayerError, match=rf"a target of 1 and -1, got {value:g} at \[1, 0\]$"):
+                cls()(*SIGNED[cls](target))
+        elif np.isfinite(value):
+            cls()(*SIGNED[cls](target))  # a number as any other, as in torch
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])

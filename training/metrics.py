@@ -82,7 +82,7 @@ def intersection_over_union(scores: ArrayLike, target: ArrayLike, ignore_index: 
         raise ValueError(
             f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {labels.shape}"
         )
-    counts = labels != ignore_index
+    counts = np.asarray(labels != ignore_index)
     wanted, found = (labels == 1) & counts, (scores[:, 1] > scores[:, 0]) & counts
     places = tuple(range(1, wanted.ndim))
     both, either = (found & wanted).sum(axis=places), (found | wanted).sum(axis=places)
@@ -152,6 +152,8 @@ def _arrays(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Array, Arr
 def _counting(name: str, labels: Array, classes: int, ignore_index: int) -> Array:
     """Where a label counts, once all that count are known to be labels."""
     counts = np.asarray(labels != ignore_index)
+    if labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < classes:
+        return counts
     wrong = counts & ~((labels >= 0) & (labels < classes) & (labels % 1 == 0))  # nan neither
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])

@@ -81,7 +81,8 @@ GRID = [
         for margin in MARGINS
         for x1, x2, t in [
             *((s, s, signs(*s)) for s in SHAPES),
-            (np.zeros(3), np.zeros(3), np.array([1, -1, 1])),  # ties
+            ((3, C), (3, C), labels(3, 3, C) - 1),
+            (np.zeros(3), np.zeros(3), np.array([1, -1, 0])),  # ties
             (SPECIAL, np.zeros(9), np.ones(9)),
         ]
         for r in REDUCTIONS
@@ -91,6 +92,7 @@ GRID = [
         for margin in MARGINS
         for x1, x2, t in [
             ((N, D), (N, D), signs(N)),
+            ((N, D), (N, D), np.array([1, 0, -1, 1])),
             ((D,), (D,), 1),
             ((D,), (D,), -1),
             ((1, 1), (1, 1), np.array([-1])),

@@ -120,6 +120,7 @@ GRID = [
         Case(SoftMarginLoss, (), [x, y], kwargs={"reduction": r})
         for x, y in [
             *((s, signs(*s)) for s in SHAPES),
+            ((3, C), uniform(3, C)),
             (np.array([0.0, -0.0, 1e-310, 500, -500, 1e4]), np.array([1.0, 1, -1, 1, 1, 1])),
         ]
         for r in REDUCTIONS
