@@ -83,7 +83,7 @@ class Loss(Layer):
             return losses
         if self.reduction == "sum":
             return summed(losses)
-        divisor = self._divisor(losses.size, count)
+        divisor = float(losses.size if count is None else count)
         return Mean(summed(losses) / divisor if divisor else math.nan, divisor)  # the mean of nothing is nan
 
     def save(self, *values: Any, out: Any = None, count: float | None = None) -> None:

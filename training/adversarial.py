@@ -184,7 +184,7 @@ class AdversarialTrainer:
                 worst = gradient[~np.isfinite(gradient)][0]
                 self._finite(whose, "gradient", float(worst), loss)
         lr = float(optimizer.param_groups[0]["lr"])
-        with Uninterrupted():
+        with np.errstate(all="ignore"), Uninterrupted():
             optimizer.step()
             self._updated[whose] = self.steps + 1, lr
             self.steps += whose == "generator"

@@ -89,12 +89,14 @@ class StreamBatches:
                 )
             x, y = batch
             inputs = x if isinstance(x, tuple) else (x,)
-            yield (
-                tuple(np.asarray(as_numbers(f"{self.name}: expected each input of a batch", each)) for each in inputs),
-                np.asarray(as_numbers(f"{self.name}: expected the target of a batch", y, axes=0)),
-            )
+            yield tuple([self._numbers("each input", each, 1) for each in inputs]), self._numbers("the target", y, 0)
         if none:
             raise ValueError(f"{self.name}: expected at least one batch, got none (an iterator that was used up?)")
+
+    def _numbers(self, what: str, data: Any, axes: int) -> Array:
+        if type(data) is np.ndarray and data.ndim >= axes and data.dtype.kind in "fiub":
+            return data
+        return np.asarray(as_numbers(f"{self.name}: expected {what} of a batch", data, axes))
 
     def count(self, size: int, merge: bool = False) -> int | None:
         """How many batches there will be, where the iterable knows."""

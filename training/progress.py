@@ -39,9 +39,7 @@ class Means:
 
 
 def mean_loss(loss: Layer, value: Any, n: int) -> Mean:
-    """What a loss gave for n samples as a mean: of "sum", or of a loss that does not say of what, over them."""
-    if isinstance(value, Mean):
-        return value
+    """What a loss gave that does not say of what it is a mean, or is a sum, as a mean over n samples."""
     if getattr(loss, "reduction", "mean") == "sum":
         return Mean(float(value) / n if n else math.nan, n)
     return Mean(float(value), n)

@@ -20,7 +20,7 @@ from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm
 from backhand.training.errors import TrainingError, diagnosis, remedies, unsound
 from backhand.training.history import History
-from backhand.training.interrupts import Uninterrupted
+from backhand.training.interrupts import SignalsInHand, Uninterrupted
 from backhand.training.metrics import Metric, accuracy
 from backhand.training.modes import Buffers, evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
@@ -189,13 +189,12 @@ class Trainer:
         self._prepare_folder()
         last = self.epochs + epochs
         waited = 0
-        found = unsound(self.model, self.loss)
-        self._sound = None if found and found.infinite else self.steps
+        self._sound = None if self._infinite() else self.steps
         # few weights are looked at after every step, for a hundredth of its time; many at the end of an epoch
         held = {p for group in self.optimizer.param_groups for p in group["params"]}
         self._looks = held <= {*self.model.parameters(), *self.loss.parameters()} and sum(p.size for p in held) <= SMALL
         self._looks &= self._sound is not None
-        with modes_kept(self.model, self.loss), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with modes_kept(self.model, self.loss), np.errstate(all="ignore"), SignalsInHand():
             if not self.model.training:
                 self.model.train()
             self.loss.train()
@@ -375,7 +374,9 @@ class Trainer:
         scores = self.model.forward(*inputs)
         outputs = scores if type(scores) is tuple else (scores,)
         value = self.loss.forward(*outputs, target)
-        return mean_loss(self.loss, value, rows_of(inputs, self.batch_axis)), outputs
+        if type(value) is not Mean:
+            value = mean_loss(self.loss, value, rows_of(inputs, self.batch_axis))
+        return value, outputs
 
     def _try(self, batches: ArrayBatches) -> None:
         """Raise what the model, the loss or a metric has against the data; changes nothing."""
@@ -517,9 +518,12 @@ class Trainer:
     def _broken(self, problem: str, value: float, epoch: int, progress: float) -> TrainingError:
         """The error for an update that has left such weights."""
         last_good = "no weights of this run are on disk"
-        if self.folder is not None and self._written:
+        if self.folder is not None:
             path = os.path.join(self.folder, "model.safetensors")
-            last_good = f"{path} holds those of the end of epoch {self._written}"
+            if self._written:
+                last_good = f"{path} holds those of the end of epoch {self._written}"
+            elif not self._infinite():
+                last_good = f"{path} holds them, as no epoch had ended"
         message = (
             f"the update of step {self.steps} (epoch {epoch}, learning rate {self._used_lr:.6g}) left {problem}. "
             f"The parameters are as it left them; {last_good}. {remedies(self._used_lr)}."
@@ -531,9 +535,13 @@ class Trainer:
         error.trace(self.model, self.loss, inputs, target, self.folder)
         record = {"batch_loss": error.loss, "lr": error.lr, "error": str(error)}
         self.history.append({"step": self.steps, "epoch": self.epochs + error.progress, **record})
-        found = unsound(self.model, self.loss)
-        if error.step > self.steps and not (found and found.infinite):
+        good = error.step > self.steps or not self._written
+        if good and not self._infinite():
             self._write_weights("model.safetensors")
+
+    def _infinite(self) -> bool:
+        found = unsound(self.model, self.loss)
+        return found is not None and found.infinite
 
 
 def falls(monitor: str) -> bool:

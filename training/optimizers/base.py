@@ -11,7 +11,7 @@ import numpy as np
 
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, zero_grads
-from backhand.training.interrupts import Uninterrupted
+from backhand.training.interrupts import Uninterrupted, waiting
 from backhand.training.optimizers.blocks import Block, finite, remembered_in
 
 NOT_NEGATIVE = (
@@ -102,9 +102,15 @@ class Optimizer:
             self._check_options()
         for _, block in self._blocks:
             block.collect()
-        with Uninterrupted(), np.errstate(all="ignore"):
-            for group, block in self._blocks:
-                self.update(group, block)
+        if waiting():  # somebody has opened an Uninterrupted around it, who ignores the errors of arithmetic too
+            self._update_all()
+        else:
+            with Uninterrupted(), np.errstate(all="ignore"):
+                self._update_all()
+
+    def _update_all(self) -> None:
+        for group, block in self._blocks:
+            self.update(group, block)
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, the frozen parameters' too."""
@@ -121,7 +127,10 @@ class Optimizer:
 
     def finite(self) -> bool:
         """Whether all trainable parameters hold nothing but finite numbers, as far as they are laid out here."""
-        return all(finite(block.data) for _, block in self._blocks)
+        for _, block in self._blocks:  # noqa: SIM110  (as in `Block.intact`)
+            if not finite(block.data):
+                return False
+        return True
 
     # ------------------------------------------------------------------ groups
 
