@@ -372,5 +372,6 @@ def test_states_and_parameters_of_another_byte_order_come_in_as_those_of_this_ma
 
 
 def test_a_dtype_of_another_byte_order_makes_native_weights():
+    assert Parameter(np.ones(2, ">f4")).data.dtype.isnative and Parameter(np.ones(2, ">f8")).dtype == np.float64
     layer = Linear(2, 3, rng=0, dtype=">f4")
     assert layer.weight.data.dtype == np.float32 and layer.weight.data.dtype.isnative
