@@ -82,11 +82,11 @@ def intersection_over_union(scores: ArrayLike, target: ArrayLike, ignore_index: 
         raise ValueError(
             f"intersection_over_union: expected (N, 2, ...) and (N, ...), got {scores.shape} and {labels.shape}"
         )
-    counts = np.asarray(labels != ignore_index)
+    counts: Array = np.asarray(labels != ignore_index)
     wanted, found = (labels == 1) & counts, (scores[:, 1] > scores[:, 0]) & counts
     places = tuple(range(1, wanted.ndim))
     both, either = (found & wanted).sum(axis=places), (found | wanted).sum(axis=places)
-    return mean_of(np.where(either, both / np.maximum(either, 1), 1.0), counts.any(axis=places))
+    return mean_of(np.where(either, both / np.maximum(either, 1), 1.0), np.asarray(counts.any(axis=places)))
 
 
 def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -100) -> Mean:
@@ -102,7 +102,8 @@ def whole_sequences(scores: ArrayLike, target: ArrayLike, ignore_index: int = -1
     if scores.ndim != 3 or labels.shape != scores.shape[:2]:
         raise ValueError(f"whole_sequences: expected (N, T, V) and (N, T), got {scores.shape} and {labels.shape}")
     counts = _counting("whole_sequences", labels, scores.shape[2], ignore_index)
-    return mean_of(((scores.argmax(axis=2) == labels) | ~counts).all(axis=1), counts.any(axis=1))
+    right = (scores.argmax(axis=2) == labels) | ~counts
+    return mean_of(right.all(axis=1), np.asarray(counts.any(axis=1)))
 
 
 def bits_per_sequence(scores: ArrayLike, target: ArrayLike) -> Mean:
