@@ -102,7 +102,10 @@ class Loss(Layer):
             given: float = 1.0
         else:
             number = not isinstance(dout, (tuple, list)) and np.ndim(dout) == 0  # the same for all
-            gradient: Array = self._matched(dout, (() if number or self.reduction != "none" else shape, dtype))
+            wanted = () if number or self.reduction != "none" else shape
+            if isinstance(dout, np.ndarray) and dout.shape != wanted:
+                self.reject(f"dout of shape {wanted}", dout.shape)
+            gradient: Array = self._matched(dout, (wanted, dtype))
             if gradient.shape == shape and self.reduction == "none":
                 return gradient
             given = float(gradient)

@@ -145,7 +145,7 @@ class CTCLoss(Loss):
         if labels.dtype.kind not in "iuf":
             self.reject("targets of integers", f"dtype {labels.dtype}")
         longest = int(lengths.max())
-        if labels.ndim == 1 and (longest > labels.size or labels.size != lengths.sum()):
+        if labels.ndim == 1 and labels.size != lengths.sum():
             self.reject(f"{lengths.sum()} targets in one row, as target_lengths say", labels.size)
         if labels.ndim not in (1, 2) or (labels.ndim == 2 and (len(labels) != samples or labels.shape[1] < longest)):
             wanted = f"({samples}, {longest}) or longer" + (" or one row" if single else ", or one row of all")
