@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from backhand.layers import guard
 from backhand.layers.arguments import constructor_arguments
 from backhand.layers.guard import HALF, guard_backward, guard_forward, signature
 from backhand.layers.parameter import Array, Parameter, clock, zero_grads
@@ -49,7 +50,7 @@ class IncompatibleKeys(NamedTuple):
 # adds a fourth where the output was made float16.
 _Saved = tuple[Any, ...]
 # What belongs to the forwards that wait for their backward, not to the layer.
-_PASSING = frozenset(("_stack", "_first", "_half", "_halves", "_warned"))
+_PASSING = frozenset(("_stack", "_first", "_halves", "_warned"))
 
 
 class Layer:
@@ -80,16 +81,15 @@ class Layer:
     buffer_names: tuple[str, ...] = ()
     _stack: list[_Saved] | None = None
     _first: Any = None  # an inner layer, see layers/guard.py
-    _half: bool = False
     _halves: bool = False
     _warned: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Put the guard around the two methods of the class (layers/guard.py)."""
         super().__init_subclass__(**options)
-        for name, guard in (("forward", guard_forward), ("backward", guard_backward)):
+        for name, wrap in (("forward", guard_forward), ("backward", guard_backward)):
             if name in vars(cls):
-                setattr(cls, name, guard(vars(cls)[name]))
+                setattr(cls, name, wrap(vars(cls)[name]))
 
     # ------------------------------------------------------------------ the two methods
 
@@ -213,15 +213,15 @@ class Layer:
             dtype = array.dtype if array.dtype.kind == "f" else np.float32
         if dtype != HALF:
             return array.astype(dtype, copy=False)
-        self._half = True
+        guard.from_half(self)
         with np.errstate(over="ignore"):
             return array.astype(HALF, copy=False).astype(np.float32)
 
     def inputs(self, *xs: Any) -> list[Array]:
         """Several inputs of one kind, each as `input` has it; the output is float16 only where all of them are."""
         arrays = [self.input(x) for x in xs]
-        if self._half and any(getattr(x, "dtype", None) != HALF for x in xs):
-            del self._half
+        if guard.is_from_half(self) and any(getattr(x, "dtype", None) != HALF for x in xs):
+            guard.not_from_half(self)
         return arrays
 
     def native(self, x: Any, expected: str) -> Array:

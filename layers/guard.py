@@ -37,6 +37,10 @@ MANY = 1 << 12
 # another's: then forwards that were abandoned there are found a little later.
 _outermost: Layer | None = None
 
+# Layers in whose running forward `Layer.input` has made float32 out of float16; and whether there ever was one.
+_from_half: set[Layer] = set()
+_half_is_used = False
+
 
 def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the forward of a class of layers."""
@@ -55,7 +59,7 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             _outermost = None
-        if self._half:
+        if _from_half and self in _from_half:
             y = _halved(self, y)
         if not first._stack and self.caching:
             _remember_first(self, tick)
@@ -70,7 +74,7 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
                 if _outermost is None:
                     return outermost(self, x)
                 y = forward(self, x)
-                return _halved(self, y) if self._half else y
+                return _halved(self, y) if _from_half and self in _from_half else y
 
         case ["x", "target"]:
 
@@ -78,7 +82,7 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
                 if _outermost is None:
                     return outermost(self, x, target)
                 y = forward(self, x, target)
-                return _halved(self, y) if self._half else y
+                return _halved(self, y) if _from_half and self in _from_half else y
 
         case ["*x"]:
 
@@ -86,7 +90,7 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
                 if _outermost is None:
                     return outermost(self, *x)
                 y = forward(self, *x)
-                return _halved(self, y) if self._half else y
+                return _halved(self, y) if _from_half and self in _from_half else y
 
         case _:
 
@@ -94,7 +98,7 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
                 if _outermost is None:
                     return outermost(self, *inputs, **options)
                 y = forward(self, *inputs, **options)
-                return _halved(self, y) if self._half else y
+                return _halved(self, y) if _from_half and self in _from_half else y
 
     return functools.wraps(forward)(guarded)
 
@@ -107,9 +111,9 @@ def guard_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
     given = () if default is inspect.Parameter.empty else (default,)
 
     def guarded(self: Layer, dout: Any) -> Any:
-        if not self._halves:
+        if not _half_is_used:
             return backward(self, dout)
-        half = not self._stack or len(self._stack[-1]) > 3  # marked by `_halved`
+        half = self._halves and (not self._stack or len(self._stack[-1]) > 3)  # marked by `_halved`
         dx = backward(self, dout)
         return narrowed(dx) if half else dx
 
@@ -126,12 +130,29 @@ def _arguments(method: Callable[..., Any]) -> list[str]:
 
 def _halved(layer: Layer, y: Any) -> Any:
     """The output in float16; what was saved for it is marked, so that the gradient will be float16 too."""
-    del layer._half
+    _from_half.discard(layer)
     if layer.caching:
         layer._halves = True
         if layer._stack:
             layer._stack[-1] = (*layer._stack[-1][:3], True)
     return narrowed(y)
+
+
+def from_half(layer: Layer) -> None:
+    """Let what this layer's running forward returns be made float16."""
+    global _half_is_used
+    _half_is_used = True
+    _from_half.add(layer)
+
+
+def is_from_half(layer: Layer) -> bool:
+    """Whether `from_half` was called for it."""
+    return layer in _from_half
+
+
+def not_from_half(layer: Layer) -> None:
+    """Take `from_half` back."""
+    _from_half.discard(layer)
 
 
 def narrowed(values: Any) -> Any:
@@ -161,8 +182,7 @@ def _take_back(layer: Layer, tick: int, error: BaseException) -> None:
     """Drop what was saved since this tick, and let the error know where in the container the layer stands."""
     for name, each in layer.named_modules():
         each.undo(tick)
-        if each._half:
-            del each._half
+        _from_half.discard(each)
         if getattr(error, "layer", None) is each and hasattr(error, "where"):
             error.where = name
 

@@ -8,18 +8,20 @@ from typing import Any
 
 try:
     # the same functions as in `signal`, without turning numbers into enums and back: that takes 3 microseconds a call
-    import _signal as _bare  # type: ignore[import-not-found]
+    from _signal import getsignal  # type: ignore[import-not-found]
+    from _signal import signal as set_signal
 except ImportError:
-    _bare = signal
+    from signal import getsignal
+    from signal import signal as set_signal
 
-# Ctrl-C, kill, the end of a session, alarms, and what is left to the user: whatever may have a handler that raises.
+# Ctrl-C, kill, the end of a session, time limits, what is left to the user: what commonly has a handler that raises.
 NUMBERS = [
     int(getattr(signal, name))
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1")
     if hasattr(signal, name)
 ]
 
-
+_main = threading.main_thread().ident
 _holding = False  # whether signals wait, in the main thread
 _arrived: list[int] = []  # those that do
 _in_hand = False  # whether all come through `_pass_on` already
@@ -40,9 +42,8 @@ class Uninterrupted:
     def __enter__(self) -> None:
         global _holding
         self._taken: _Taken | None = None
-        if _holding or threading.current_thread() is not threading.main_thread():
+        if _holding or threading.get_ident() != _main:
             return
-        _arrived.clear()
         try:
             _holding = True
             self._taken = [] if _in_hand else _take()
@@ -55,7 +56,8 @@ class Uninterrupted:
         if self._taken is not None:
             _holding = False
             try:
-                _give_back(self._taken)
+                if self._taken:
+                    _give_back(self._taken)
             finally:
                 while _arrived:
                     signal.raise_signal(_arrived.pop(0))
@@ -63,7 +65,7 @@ class Uninterrupted:
 
 def waiting() -> bool:
     """Whether this runs inside of an `Uninterrupted`."""
-    return _holding and threading.current_thread() is threading.main_thread()
+    return _holding and threading.get_ident() == _main
 
 
 class SignalsInHand:
@@ -71,7 +73,7 @@ class SignalsInHand:
 
     def __enter__(self) -> None:
         global _in_hand
-        self._outermost = not _in_hand and threading.current_thread() is threading.main_thread()
+        self._outermost = not _in_hand and threading.get_ident() == _main
         self._taken = _take() if self._outermost else []
         _in_hand = _in_hand or self._outermost
 
@@ -94,11 +96,11 @@ def _take() -> _Taken:
     taken: _Taken = []
     try:
         for number in NUMBERS:
-            handler = _bare.getsignal(number)
+            handler = getsignal(number)
             if callable(handler) and handler is not _pass_on:
                 taken.append((number, handler, _behind.get(number)))
                 _behind[number] = handler
-                _bare.signal(number, _pass_on)
+                set_signal(number, _pass_on)
     except ValueError:  # the main thread of an interpreter inside of another one: signals do not come here
         return []
     except BaseException:
@@ -113,8 +115,8 @@ def _give_back(taken: _Taken) -> None:
     for _ in range(len(taken) + 1):
         try:
             for number, handler, before in taken:
-                if _bare.getsignal(number) is _pass_on:  # else somebody has put another one there meanwhile
-                    _bare.signal(number, handler)
+                if getsignal(number) is _pass_on:  # else somebody has put another one there meanwhile
+                    set_signal(number, handler)
                     _behind[number] = before
             break
         except BaseException as error:

@@ -104,6 +104,9 @@ class Block:
             pieces = self._cut[names] = [tuple(flat[a : a + PIECE] for flat in flats) for a in starts]
 
         half = self.data.dtype != self.dtype
+        if len(pieces) == 1 and not half:
+            move(*pieces[0], *self._work)
+            return
 
         def run(part: slice) -> None:
             a, b = self._work if part.start == 0 else map(np.empty_like, self._work)
