@@ -181,7 +181,8 @@ def _by_rows(work: Callable[..., None], axis: int, *inputs: Array) -> Array:
 def max_along(x: Array, axis: int) -> Array:
     """x.max(axis, keepdims=True); of a table with few columns taken along the first axis, NumPy's fast one."""
     if x.ndim == 2 and axis in (1, -1) and x.shape[1] <= 64:
-        return x.T.copy().max(0)[:, None]
+        largest: Array = np.maximum.reduce(x.T.copy(), axis=0)  # what .max(0) calls, by way of Python
+        return largest[:, None]
     top: Array = x.max(axis, keepdims=True)
     return top
 

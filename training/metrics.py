@@ -125,7 +125,7 @@ def wrong_bits(scores: ArrayLike, target: ArrayLike) -> Mean:
 def mean_of(values: Array, counts: Array | None = None) -> Mean:
     """The mean of values, or of those of them that count; nan where none does."""
     count = values.size if counts is None else int(np.count_nonzero(counts))
-    if values.dtype == np.bool_:
+    if values.dtype.kind == "b":
         total = float(np.count_nonzero(values if counts is None else values & counts))
     else:
         total = float((values if counts is None else values[counts]).sum(dtype=np.float64))

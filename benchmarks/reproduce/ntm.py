@@ -138,7 +138,7 @@ def build(task: str, kind: str, seed: int) -> tuple[Layer, float]:
 def tested(model: Layer, task: Any, lengths: tuple[int | None, ...], seed: int) -> dict[str, float]:
     """The share of wrong bits in 20 new sequences of each length (200 where all have one); prints it, and the cost."""
     model.eval()
-    wrong = {}
+    wrong: dict[str, float] = {}
     for length in lengths:
         sequences = task.draw(1_000_000 + seed, 200 if length is None else 20, length)
         y = model.forward(sequences.x)

@@ -78,13 +78,18 @@ class Optimizer:
 
     def _check_options(self) -> None:
         """Raise ValueError for an option that was changed into one that `update` could not take."""
-        for i, group in enumerate(self.param_groups):
-            lr = group.get("lr", 0.0)
-            as_before = i < len(self._checked) and {**self._checked[i], "lr": lr} == group
-            if not (as_before and is_number(lr) and math.isfinite(lr)):  # a schedule changes nothing but the rate
+        checked, self._checked = self._checked, []
+        checked += [{} for _ in self.param_groups[len(checked) :]]
+        for known, group in zip(checked, self.param_groups, strict=True):
+            lr: Any = group.get("lr")
+            if "lr" in known:
+                known["lr"] = lr  # a schedule changes nothing else
+            if known != group or not (is_number(lr) and math.isfinite(lr)):
                 # a rate just below 0, as rounding makes it at the end of a schedule, does no harm
                 self.check({**group, "lr": abs(lr)} if is_number(lr) else group)
-        self._checked = [dict(group) for group in self.param_groups]
+                known.clear()
+                known.update(group)
+        self._checked = checked
 
     def scalar(self, name: str, array: Array) -> Any:
         """A state of one number, from a state_dict."""
