@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers import guard
 from backhand.layers.arguments import constructor_arguments
-from backhand.layers.guard import HALF, guard_backward, guard_forward, signature
+from backhand.layers.guard import HALF, signature
 from backhand.layers.parameter import Array, Parameter, clock, zero_grads
 from backhand.layers.states import compare
 
@@ -87,9 +87,7 @@ class Layer:
     def __init_subclass__(cls, **options: Any) -> None:
         """Put the guard around the two methods of the class (layers/guard.py)."""
         super().__init_subclass__(**options)
-        for name, wrap in (("forward", guard_forward), ("backward", guard_backward)):
-            if name in vars(cls):
-                setattr(cls, name, wrap(vars(cls)[name]))
+        guard.stand_around(cls)
 
     # ------------------------------------------------------------------ the two methods
 
@@ -136,7 +134,11 @@ class Layer:
         if not stack:
             self._nothing_saved()
         out = stack[-1][2]
-        return dout if out is None else self._matched(dout, out)
+        if out is None:
+            return dout
+        if type(dout) is np.ndarray and out == (dout.shape, dout.dtype) and dout.dtype.kind == "f":
+            return dout
+        return self._matched(dout, out)
 
     def _matched(self, dout: Any, out: Any) -> Any:
         if type(out) is list:
@@ -145,8 +147,6 @@ class Layer:
                 self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
             return tuple(self._matched(part, each) for part, each in zip(parts, out, strict=True))
         shape, dtype = out
-        if type(dout) is np.ndarray and dout.dtype is dtype and dout.shape == shape and dtype.kind == "f":
-            return dout
         if dtype.kind != "f":
             return None
         if dout is None:
@@ -213,7 +213,7 @@ class Layer:
             dtype = array.dtype if array.dtype.kind == "f" else np.float32
         if dtype != HALF:
             return array.astype(dtype, copy=False)
-        guard.from_half(self)
+        guard.from_half(self, Layer)
         with np.errstate(over="ignore"):
             return array.astype(HALF, copy=False).astype(np.float32)
 

@@ -42,8 +42,19 @@ _from_half: set[Layer] = set()
 _half_is_used = False
 
 
-def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the forward of a class of layers."""
+def stand_around(cls: type[Layer]) -> None:
+    """Put the guard around the methods of a new class of layers.
+
+    A backward needs none before there is float16: then all that there are get theirs.
+    """
+    own = vars(cls)
+    if "forward" in own:
+        cls.forward = _around_forward(own["forward"])  # type: ignore[method-assign]
+    if "backward" in own and _half_is_used:
+        cls.backward = _around_backward(own["backward"])  # type: ignore[method-assign]
+
+
+def _around_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def outermost(self: Layer, *inputs: Any, **options: Any) -> Any:
         global _outermost
@@ -103,16 +114,13 @@ def guard_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(forward)(guarded)
 
 
-def guard_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the backward of a class of layers."""
+def _around_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
     if _arguments(backward) != ["dout"]:
         return backward
     default = inspect.signature(backward).parameters["dout"].default
     given = () if default is inspect.Parameter.empty else (default,)
 
     def guarded(self: Layer, dout: Any) -> Any:
-        if not _half_is_used:
-            return backward(self, dout)
         half = self._halves and (not self._stack or len(self._stack[-1]) > 3)  # marked by `_halved`
         dx = backward(self, dout)
         return narrowed(dx) if half else dx
@@ -138,11 +146,18 @@ def _halved(layer: Layer, y: Any) -> Any:
     return narrowed(y)
 
 
-def from_half(layer: Layer) -> None:
-    """Let what this layer's running forward returns be made float16."""
+def from_half(layer: Layer, base: type[Layer]) -> None:
+    """Let what this layer's running forward returns be made float16; `base` is what all layers derive from."""
     global _half_is_used
-    _half_is_used = True
     _from_half.add(layer)
+    if not _half_is_used:
+        _half_is_used = True
+        classes = {base}
+        while below := {sub for cls in classes for sub in cls.__subclasses__()} - classes:
+            classes |= below
+        for cls in classes - {base}:
+            if "backward" in vars(cls):
+                cls.backward = _around_backward(vars(cls)["backward"])  # type: ignore[method-assign]
 
 
 def is_from_half(layer: Layer) -> bool:

@@ -84,7 +84,10 @@ class Loss(Layer):
         if self.reduction == "sum":
             return summed(losses)
         divisor = float(losses.size if count is None else count)
-        return Mean(summed(losses) / divisor if divisor else math.nan, divisor)  # the mean of nothing is nan
+        # Mean(..., divisor), without the call: this is made in every step
+        mean = float.__new__(Mean, summed(losses) / divisor if divisor else math.nan)  # the mean of nothing is nan
+        mean.count = divisor
+        return mean
 
     def save(self, *values: Any, out: Any = None, count: float | None = None) -> None:
         """Push what backward will need; `out` are the losses before the reduction, `count` as in `reduce`."""

@@ -119,7 +119,6 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, the frozen parameters' too."""
-        self._settle()
         for group in self.param_groups:
             zero_grads(group["params"])
 
