@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import subprocess
 import sys
 import threading
 
@@ -25,7 +26,7 @@ from backhand.training import (
     StepLR,
     Trainer,
 )
-from backhand.training.interrupts import NUMBERS, Uninterrupted
+from backhand.training.interrupts import NUMBERS, InFront, Uninterrupted
 from tests.optimizing import CLASSES, parameters, run, values
 
 MOVED = "training/optimizers"
@@ -51,6 +52,12 @@ def interrupted_at(line, where, number=signal.SIGINT):
         yield count
     finally:
         sys.settrace(before)
+
+
+def handler_of(number):
+    """Who gets a signal in the end."""
+    handler = signal.getsignal(number)
+    return handler.behind if isinstance(handler, InFront) else handler
 
 
 def state_of(optimizer):
@@ -79,7 +86,7 @@ def test_an_interrupt_at_any_line_of_an_update_leaves_all_or_nothing(cls):
     with interrupted_at(-1, MOVED) as lines:
         optimizer.step()
     outcomes = set()
-    handler = signal.getsignal(signal.SIGINT)
+    handler = handler_of(signal.SIGINT)
     for line in range(1, lines[0] + 1):
         optimizer, params = made(cls)
         with pytest.raises(KeyboardInterrupt), interrupted_at(line, MOVED):
@@ -88,7 +95,7 @@ def test_an_interrupt_at_any_line_of_an_update_leaves_all_or_nothing(cls):
         moved = not np.array_equal(found[0][0], before[0][0])
         np.testing.assert_equal(found, after if moved else before)
         outcomes.add(moved)
-        assert signal.getsignal(signal.SIGINT) is handler
+        assert handler_of(signal.SIGINT) is handler
     assert outcomes == {True, False}
 
 
@@ -126,7 +133,7 @@ def test_other_signals_with_a_handler_wait_as_well(name):
         with pytest.raises(TimeoutError), interrupted_at(60, MOVED, number):
             optimizer.step()
         np.testing.assert_equal(values(params), after)
-        assert signal.getsignal(number) is stop
+        assert handler_of(number) is stop
     finally:
         signal.signal(number, before)
 
@@ -154,7 +161,7 @@ def test_every_handler_is_back_whatever_happens():
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(ZeroDivisionError), Uninterrupted():
             raise ZeroDivisionError
-        assert signal.getsignal(signal.SIGINT) is note and signal.getsignal(signal.SIGTERM) is stop
+        assert handler_of(signal.SIGINT) is note and handler_of(signal.SIGTERM) is stop
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with Uninterrupted():
             signal.raise_signal(signal.SIGINT)
@@ -162,6 +169,46 @@ def test_every_handler_is_back_whatever_happens():
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def test_handlers_are_as_they_were_when_the_last_optimizer_is_gone():
+    program = """
+import gc, signal, numpy as np
+from backhand.layers import Linear
+from backhand.training import SGD, Trainer
+from backhand.losses import MSELoss
+usual = signal.getsignal(signal.SIGINT)
+model = Linear(2, 1, rng=0)
+first, second = SGD(model.parameters(), 0.1), SGD(model.parameters(), 0.1)
+assert signal.getsignal(signal.SIGINT) is usual
+for optimizer in (first, second):
+    optimizer.step()
+    assert signal.getsignal(signal.SIGINT).behind is usual
+seen = []
+before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))  # somebody else's, for a while
+first.step()
+signal.raise_signal(signal.SIGINT)
+assert seen == [1]
+signal.signal(signal.SIGINT, before)
+first.step()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    seen.append(2)
+assert seen == [1, 2]
+del first, optimizer
+gc.collect()
+assert signal.getsignal(signal.SIGINT).behind is usual
+del second
+gc.collect()
+assert signal.getsignal(signal.SIGINT) is usual
+trainer = Trainer(model, MSELoss(), SGD(model.parameters(), 0.1), progress=False)
+trainer.fit((np.ones((4, 2)), np.ones((4, 1))), epochs=1)
+del trainer
+gc.collect()
+assert signal.getsignal(signal.SIGINT) is usual
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_in_another_thread_an_update_is_made_as_well():

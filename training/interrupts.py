@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import weakref
 from typing import Any
 
 try:
@@ -24,10 +25,27 @@ NUMBERS = [
 _main = threading.main_thread().ident
 _holding = False  # whether signals wait, in the main thread
 _arrived: list[int] = []  # those that do
-_in_hand = False  # whether all come through `_pass_on` already
-_behind: dict[int, Any] = {}  # number -> the handler in whose place `_pass_on` stands
+_owners = 0  # objects for whose sake the handlers stay where they are
 
-_Taken = list[tuple[int, Any, Any]]  # number, its handler, what was behind before
+
+class InFront:
+    """A handler that stands in front of another: it hands a signal on, at once or when what is being changed is whole.
+
+    behind : the handler that was there before
+    """
+
+    def __init__(self, behind: Any) -> None:
+        self.behind = behind
+
+    def __call__(self, number: int, frame: Any) -> Any:
+        if not _holding:
+            return self.behind(number, frame)
+        if number not in _arrived:
+            _arrived.append(number)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<in front of {self.behind!r}>"
 
 
 class Uninterrupted:
@@ -35,29 +53,31 @@ class Uninterrupted:
 
     Signals reach the main thread alone, so in any other this does nothing; nor does it inside of another (see
     `waiting`). What is not handled in Python (a SIGTERM that ends the process) is not held back.
+
+    For that a handler stands in front of those that there are. To change one is a call of the system, which costs a
+    small step a twentieth of its time; so it stays there as long as one of those objects lives that `stay_for` names.
     """
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_outermost",)
 
     def __enter__(self) -> None:
         global _holding
-        self._taken: _Taken | None = None
-        if _holding or threading.get_ident() != _main:
-            return
-        try:
-            _holding = True
-            self._taken = [] if _in_hand else _take()
-        except BaseException:  # from the handler of a signal that was not held back yet
-            _holding = False
-            raise
+        self._outermost = not _holding and threading.get_ident() == _main
+        if self._outermost:
+            try:
+                _holding = True
+                _stand_in_front()
+            except BaseException:  # from the handler of a signal that was not held back yet
+                _holding = False
+                raise
 
     def __exit__(self, *error: object) -> None:
         global _holding
-        if self._taken is not None:
+        if self._outermost:
             _holding = False
             try:
-                if self._taken:
-                    _give_back(self._taken)
+                if not _owners:
+                    _step_aside()
             finally:
                 while _arrived:
                     signal.raise_signal(_arrived.pop(0))
@@ -68,57 +88,40 @@ def waiting() -> bool:
     return _holding and threading.get_ident() == _main
 
 
-class SignalsInHand:
-    """As long as it lasts, signals come through here, so that `Uninterrupted` need not take them each time."""
-
-    def __enter__(self) -> None:
-        global _in_hand
-        self._outermost = not _in_hand and threading.get_ident() == _main
-        self._taken = _take() if self._outermost else []
-        _in_hand = _in_hand or self._outermost
-
-    def __exit__(self, *error: object) -> None:
-        global _in_hand
-        if self._outermost:
-            _in_hand = False
-            _give_back(self._taken)
+def stay_for(owner: object) -> None:
+    """Leave the handlers where `Uninterrupted` puts them, for as long as this object lives."""
+    global _owners
+    _owners += 1
+    weakref.finalize(owner, _one_less)
 
 
-def _pass_on(number: int, frame: Any) -> None:
-    if not _holding:
-        _behind[number](number, frame)
-    elif number not in _arrived:
-        _arrived.append(number)
+def _one_less() -> None:
+    global _owners
+    _owners -= 1
+    if not _owners and not _holding and threading.get_ident() == _main:
+        _step_aside()
 
 
-def _take() -> _Taken:
-    """Stand before the handlers of all signals that have one."""
-    taken: _Taken = []
+def _stand_in_front() -> None:
     try:
         for number in NUMBERS:
             handler = getsignal(number)
-            if callable(handler) and handler is not _pass_on:
-                taken.append((number, handler, _behind.get(number)))
-                _behind[number] = handler
-                set_signal(number, _pass_on)
+            if type(handler) is not InFront and callable(handler):
+                set_signal(number, InFront(handler))
     except ValueError:  # the main thread of an interpreter inside of another one: signals do not come here
-        return []
-    except BaseException:
-        _give_back(taken)
-        raise
-    return taken
+        pass
 
 
-def _give_back(taken: _Taken) -> None:
+def _step_aside() -> None:
     """Every handler goes back to its place; one that raises as soon as it is there does not hinder the others."""
     raised = None
-    for _ in range(len(taken) + 1):
+    for number in NUMBERS:
         try:
-            for number, handler, before in taken:
-                if getsignal(number) is _pass_on:  # else somebody has put another one there meanwhile
-                    set_signal(number, handler)
-                    _behind[number] = before
-            break
+            handler = getsignal(number)
+            if type(handler) is InFront:
+                set_signal(number, handler.behind)
+        except ValueError:  # as above
+            return
         except BaseException as error:
             raised = error
     if raised is not None:

@@ -20,7 +20,7 @@ from backhand.training.checkpoints import save_weights
 from backhand.training.clipping import scale_to, total_norm
 from backhand.training.errors import TrainingError, diagnosis, remedies, unsound
 from backhand.training.history import History
-from backhand.training.interrupts import SignalsInHand, Uninterrupted
+from backhand.training.interrupts import Uninterrupted
 from backhand.training.metrics import Metric, accuracy
 from backhand.training.modes import Buffers, evaluating, modes_kept
 from backhand.training.optimizers import Optimizer
@@ -194,7 +194,7 @@ class Trainer:
         held = {p for group in self.optimizer.param_groups for p in group["params"]}
         self._looks = held <= {*self.model.parameters(), *self.loss.parameters()} and sum(p.size for p in held) <= SMALL
         self._looks &= self._sound is not None
-        with modes_kept(self.model, self.loss), np.errstate(all="ignore"), SignalsInHand():
+        with modes_kept(self.model, self.loss), np.errstate(all="ignore"):
             if not self.model.training:
                 self.model.train()
             self.loss.train()

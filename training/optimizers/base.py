@@ -11,7 +11,7 @@ import numpy as np
 
 from backhand.layers.base import Layer
 from backhand.layers.parameter import Array, Parameter, zero_grads
-from backhand.training.interrupts import Uninterrupted, waiting
+from backhand.training.interrupts import Uninterrupted, stay_for, waiting
 from backhand.training.optimizers.blocks import Block, finite, remembered_in
 
 NOT_NEGATIVE = (
@@ -59,6 +59,7 @@ class Optimizer:
         for group in groups:
             self.param_groups.append(self._checked_group(group, taken))
         self._adopt()
+        stay_for(self)
 
     def update(self, group: dict[str, Any], block: Block) -> None:
         """Change block.data by block.grad."""
