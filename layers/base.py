@@ -51,6 +51,7 @@ class IncompatibleKeys(NamedTuple):
 _Saved = tuple[Any, ...]
 # What belongs to the forwards that wait for their backward, not to the layer.
 _PASSING = frozenset(("_stack", "_first", "_halves", "_warned"))
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class Layer:
@@ -134,11 +135,7 @@ class Layer:
         if not stack:
             self._nothing_saved()
         out = stack[-1][2]
-        if out is None:
-            return dout
-        if type(dout) is np.ndarray and out == (dout.shape, dout.dtype) and dout.dtype.kind == "f":
-            return dout
-        return self._matched(dout, out)
+        return dout if out is None else self._matched(dout, out)
 
     def _matched(self, dout: Any, out: Any) -> Any:
         if type(out) is list:
@@ -147,6 +144,8 @@ class Layer:
                 self.reject(f"dout as a tuple of {len(out)}, one for each output", _describe(dout))
             return tuple(self._matched(part, each) for part, each in zip(parts, out, strict=True))
         shape, dtype = out
+        if type(dout) is np.ndarray and dout.dtype is dtype and dout.shape == shape and dtype.kind == "f":
+            return dout
         if dtype.kind != "f":
             return None
         if dout is None:
@@ -206,7 +205,7 @@ class Layer:
         """
         if type(x) is np.ndarray and x.size:
             own = x.dtype
-            if (own == dtype or (dtype is None and own.kind == "f" and own.isnative)) and own.itemsize > 2:
+            if (own is _FLOAT32 or own is _FLOAT64) and (dtype is None or own is dtype or own == dtype):
                 return x
         array = self.array(x)
         if dtype is None:
