@@ -69,7 +69,11 @@ class Layer:
     with the model but not learned) are plain arrays whose names stand in `buffer_names`.
 
     What is saved goes on a stack, so a layer may be called any number of times before the backwards come, in
-    reverse order: that is weight sharing, over time or anywhere, with no further code.
+    reverse order: that is weight sharing, over time or anywhere, with no further code. What a forward saved
+    whose backward has not come when the gradients are set to zero for the second time, goes at the next forward.
+
+    Around both methods stands a guard (layers/guard.py): a forward that fails leaves every layer as it was, and of
+    float16 all is computed in float32.
 
     training : whether Dropout drops and BatchNorm takes the statistics of the batch
     caching : whether forward saves what backward needs

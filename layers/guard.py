@@ -6,8 +6,8 @@
    error learns where in the container the layer stands that raised it.
 2. float16. Squares, sums and an eps are lost in it, so `Layer.input` hands float16 on as float32, the layer computes in
    float32, and what it returns is made float16 again here.
-3. Forwards that nobody undoes. What they saved is dropped when the gradients have been set to zero since, for then
-   their backward cannot be wanted any more; where many of them are held, a warning says so, once.
+3. Forwards that nobody undoes. What they saved is dropped when the gradients have been set to zero twice since (once
+   may come between a forward and its backward); where many of them are held, a warning says so, once.
 """
 
 from __future__ import annotations
@@ -217,9 +217,9 @@ def _look_after(layer: Layer, stack: list[Any]) -> None:
 
     stack : of the layer that is the first to save, so there is an entry for each forward that waits
     """
-    zeroed = parameter.last_zeroed()
+    zeroed = parameter.zeroed_before()
     if stack[0][0] < zeroed:
-        each_zeroed = [p.zeroed for p in layer.parameters()]
+        each_zeroed = [p.zeroed_before for p in layer.parameters()]
         since = max(each_zeroed) if each_zeroed else zeroed  # a loss goes with whatever is trained
         for each in layer.modules():
             each.forget_before(since)

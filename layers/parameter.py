@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from backhand.layers.memory import Array, product
 
-__all__ = ["Array", "Parameter", "clock", "float_dtype", "last_zeroed", "uniform", "zero_grads"]
+__all__ = ["Array", "Parameter", "clock", "float_dtype", "uniform", "zero_grads", "zeroed_before"]
 
 # One count for all that happens in an order that matters: what layers save, and when gradients are set to zero.
 clock = itertools.count()
-_last_zeroed = -1
+_zeroed, _zeroed_before = -1, -1  # when any gradients were set to zero: the last time, and the time before
 
 
 class Parameter:
@@ -25,10 +25,11 @@ class Parameter:
     requires_grad : False freezes it: optimizers and clipping leave it alone (its gradient is still computed)
     """
 
-    __slots__ = ("_grad", "_stale", "data", "requires_grad", "zeroed")
+    __slots__ = ("_grad", "_stale", "data", "requires_grad", "zeroed", "zeroed_before")
     _grad: Array
     _stale: bool  # the gradient is zero, whatever _grad holds: it is written when somebody asks for it
     zeroed: int  # when `zero_grad` was last called, by `clock`
+    zeroed_before: int  # and when before that
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         array = np.array(data)
@@ -36,7 +37,7 @@ class Parameter:
         self.data: Array = array.astype(kind, copy=False)
         self.grad = np.zeros(self.data.shape, self.data.dtype)
         self.requires_grad = requires_grad
-        self.zeroed = -1
+        self.zeroed = self.zeroed_before = -1
 
     @property
     def grad(self) -> Array:
@@ -91,7 +92,7 @@ class Parameter:
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         # the clock of another process, or of the one that it is a copy of, says nothing about it
-        for name, value in {**state[1], "zeroed": -1}.items():
+        for name, value in {**state[1], "zeroed": -1, "zeroed_before": -1}.items():
             setattr(self, name, value)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -104,16 +105,18 @@ class Parameter:
 
 def zero_grads(parameters: Iterable[Parameter]) -> None:
     """`zero_grad` of each."""
-    global _last_zeroed
-    tick = _last_zeroed = next(clock)
+    global _zeroed, _zeroed_before
+    _zeroed_before = _zeroed
+    tick = _zeroed = next(clock)
     for p in parameters:
         p._stale = True
+        p.zeroed_before = p.zeroed
         p.zeroed = tick
 
 
-def last_zeroed() -> int:
-    """When any gradient was last set to zero, by `clock`."""
-    return _last_zeroed
+def zeroed_before() -> int:
+    """When any gradients were set to zero the last time but one, by `clock`."""
+    return _zeroed_before
 
 
 def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:

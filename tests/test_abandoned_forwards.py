@@ -1,4 +1,4 @@
-"""Forwards that nobody undoes: what they saved goes once gradients have been set to zero since, or a warning comes."""
+"""Forwards that nobody undoes: what they saved goes when gradients have been set to zero twice, or a warning comes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_loop_in_which_steps_fail_does_not_grow(build, order):
     assert saved(model, loss) == 0
     single = build()
     loss.forward(single.forward(x), y)
-    assert most <= 2 * saved(single, loss)
+    assert most <= 3 * saved(single, loss)
 
 
 def test_layers_that_are_called_one_by_one_do_not_grow_either():
@@ -77,7 +77,7 @@ def test_layers_that_are_called_one_by_one_do_not_grow_either():
     for _ in range(50):
         update.zero_grad()
         loss(last(between(first(np.ones((2, 4))))), np.zeros((2, 3)))
-    assert saved(first, between, last, loss) == 4
+    assert saved(first, between, last, loss) <= 3 * 4
 
 
 def test_what_was_abandoned_takes_no_part_in_the_gradient():
@@ -86,6 +86,7 @@ def test_what_was_abandoned_takes_no_part_in_the_gradient():
         update = SGD(model.parameters(), lr=0.01)
         rng = np.random.default_rng(0)
         model(rng.standard_normal((5, 4)))
+        update.zero_grad()
         update.zero_grad()
         x, dout = rng.standard_normal((2, 4)), rng.standard_normal((2, 3))
         for each in (model, fresh):
@@ -119,6 +120,24 @@ def test_weights_shared_over_time_and_gradients_set_to_zero_in_between():
         assert np.abs(one).max() > 0
 
 
+def test_two_forwards_with_gradients_set_to_zero_between_them_are_both_undone():
+    for build in MODELS.values():
+        model, fresh = build(), build()
+        update, loss = SGD(model.parameters(), lr=0.01), MSELoss()
+        rng = np.random.default_rng(0)
+        pairs = [(rng.standard_normal((n, 4)), rng.standard_normal((n, 3))) for n in (2, 5)]
+        loss(model(pairs[0][0]), pairs[0][1])
+        update.zero_grad()
+        loss(model(pairs[1][0]), pairs[1][1])
+        for _ in pairs:
+            model.backward(loss.backward())
+        for x, y in pairs:
+            loss(fresh(x), y)
+            fresh.backward(loss.backward())
+        for mine, its in zip(model.parameters(), fresh.parameters(), strict=True):
+            np.testing.assert_allclose(mine.grad, its.grad, rtol=1e-5, atol=1e-6)
+
+
 def test_the_gradients_of_another_model_do_not_count():
     generator, critic = MLP(3, 5, 4, rng=0), MLP(4, 5, 1, rng=1)
     updates = SGD(generator.parameters(), lr=0.1), SGD(critic.parameters(), lr=0.1)
@@ -127,6 +146,7 @@ def test_the_gradients_of_another_model_do_not_count():
     updates[0].zero_grad()
     first = generator(z[0])
     updates[1].zero_grad()  # of the critic: both forwards of the generator are still wanted
+    updates[1].zero_grad()
     second = generator(z[1])
     critic(second)
     dsecond = critic.backward(np.ones((2, 1), np.float32))
@@ -235,9 +255,9 @@ def test_an_abandoned_forward_of_any_layer_goes(case):
     first = saved(layer)
     layer.forward(*case.arrays(), **case.options)
     once = saved(layer) - first
-    for p in layer.parameters():
-        p.zero_grad()
-    if not any(True for _ in layer.parameters()):
-        SGD(Linear(1, 1).parameters(), lr=0.1).zero_grad()  # whatever is trained with it
+    for _ in range(2):
+        for p in layer.parameters():
+            p.zero_grad()
+        SGD(Linear(1, 1).parameters(), lr=0.1).zero_grad()  # whatever a layer without parameters is trained with
     layer.forward(*case.arrays(), **case.options)
     assert saved(layer) == once

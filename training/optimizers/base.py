@@ -119,7 +119,11 @@ class Optimizer:
             self.update(group, block)
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero, the frozen parameters' too."""
+        """Set every gradient to zero, the frozen parameters' too.
+
+        What forwards have saved that no backward has undone when this is called for the second time, goes at the next
+        forward of that model.
+        """
         for group in self.param_groups:
             zero_grads(group["params"])
 
