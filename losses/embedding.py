@@ -17,10 +17,10 @@ from backhand.losses.base import TINY, Loss
 class CosineEmbeddingLoss(Loss):
     """The angle between two vectors: none where they belong together, and a wide one where they do not.
 
-        l = 1 - cos where y = 1,    max(0, cos - margin) where y = -1
+        l = 1 - cos where y = 1,    max(0, cos - margin) where y = -1,    else 0
         cos = x1 . x2 / sqrt(s1 s2),    s = |x|^2 + 1e-12
         dx1 = dcos * (x2 / sqrt(s1 s2) - cos x1 / s1),    and dx2 the same with 1 and 2 exchanged
-        dcos = -dl where y = 1,    dl where y = -1 and cos >= margin,    0 where it is less
+        dcos = -dl where y = 1,    dl where y = -1 and cos >= margin,    else 0
 
     x1, x2 : (N, D) with target y (N,); or (D,) with ()      margin : any number; from 0 to 0.5 makes sense
 
@@ -43,9 +43,9 @@ class CosineEmbeddingLoss(Loss):
         root = np.sqrt(s1 * s2)
         cos = (x1 * x2).sum(-1, keepdims=True) / root
         beyond = cos[..., 0] - self.margin
-        losses = np.where(y == 1, 1 - cos[..., 0], np.maximum(beyond, 0))
+        losses = np.where(y == 1, 1 - cos[..., 0], np.where(y == -1, np.maximum(beyond, 0), 0))
         losses = np.asarray(losses, x1.dtype)
-        self.save(x1, x2, s1, s2, root, cos, np.where(y == 1, -1, beyond >= 0), out=losses)
+        self.save(x1, x2, s1, s2, root, cos, np.where(y == 1, -1, (y == -1) & (beyond >= 0)), out=losses)
         return self.reduce(losses)
 
     def backward(self, dout: Any = None) -> tuple[Array, Array]:
