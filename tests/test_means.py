@@ -317,8 +317,9 @@ def test_a_mean_is_a_float_for_everybody():
     assert json.dumps({"loss": mean}) == '{"loss": 2.5}'
     assert type(mean + 1) is float and type(np.float64(1) + mean) is np.float64
     single = np.ones(2, np.float32)
-    for value in (single * mean, mean * single, single / mean, np.multiply(mean, single), np.float32(2) * mean):
+    for value in (single * mean, mean * single, single / mean, np.multiply(mean, single)):
         assert value.dtype == np.float32
+    assert (np.float32(2) * mean).dtype == (np.float32(2) * 2.5).dtype  # float64 in NumPy 1
     single *= mean
     assert single.tolist() == [2.5, 2.5] and np.mean([mean, mean]) == 2.5 and np.isfinite(mean)
     for again in (pickle.loads(pickle.dumps(mean)), copy.copy(mean), copy.deepcopy(mean)):
