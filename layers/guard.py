@@ -6,14 +6,15 @@
    error learns where in the container the layer stands that raised it.
 2. float16. Squares, sums and an eps are lost in it, so `Layer.input` hands float16 on as float32, the layer computes in
    float32, and what it returns is made float16 again here.
-3. Forwards that nobody undoes. What they saved is dropped when the gradients have been set to zero twice since (once
-   may come between a forward and its backward); where many of them are held, a warning says so, once.
+3. Forwards that nobody undoes. Where several wait, what the older ones saved is dropped when the gradients have been
+   set to zero twice since (once may come between a forward and its backward); where much is held, a warning says so.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,24 @@ if TYPE_CHECKING:
 
 HALF = np.dtype(np.float16)
 
+# So many forwards of a layer may wait, however often its gradients are set to zero meanwhile; and so many where nobody
+# sets them to zero, for it has no parameters, or none that are trained: there it cannot be known who will undo them.
+SEVERAL = 8
+SEVERAL_OF_NOBODY = 64
+
 # Forwards that wait to be undone are looked at when there are 16 of them, 32, 64, ...; a warning comes when they hold
 # so many bytes, or when there are so many. Weights that are shared over time wait too, so neither is small.
 MUCH = 1 << 26
 MANY = 1 << 12
 
-# The forward that is running and was called by no other layer. In a second thread that runs at the same time it may be
-# another's: then forwards that were abandoned there are found a little later.
-_outermost: Layer | None = None
+
+class _Running(threading.local):
+    """In this thread, the forward that is running and was called by no other layer."""
+
+    layer: Layer | None = None
+
+
+_running = _Running()
 
 # Layers in whose running forward `Layer.input` has made float32 out of float16; and whether there ever was one.
 _from_half: set[Layer] = set()
@@ -57,19 +68,18 @@ def stand_around(cls: type[Layer]) -> None:
 def _around_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def outermost(self: Layer, *inputs: Any, **options: Any) -> Any:
-        global _outermost
         tick = next(clock)
         try:
-            _outermost = self
+            _running.layer = self
             first = self._first or self
-            if first._stack:
+            if first._stack and len(first._stack) >= SEVERAL:
                 _look_after(self, first._stack)
             y = forward(self, *inputs, **options)
         except BaseException as error:
             _take_back(self, tick, error)
             raise
         finally:
-            _outermost = None
+            _running.layer = None
         if _from_half and self in _from_half:
             y = _halved(self, y)
         if not first._stack and self.caching:
@@ -82,33 +92,49 @@ def _around_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         case ["x"]:
 
             def guarded(self: Layer, x: Any) -> Any:
-                if _outermost is None:
+                if _running.layer is None:
                     return outermost(self, x)
-                y = forward(self, x)
+                try:
+                    y = forward(self, x)
+                except BaseException:
+                    _from_half.discard(self)
+                    raise
                 return _halved(self, y) if _from_half and self in _from_half else y
 
         case ["x", "target"]:
 
             def guarded(self: Layer, x: Any, target: Any) -> Any:  # type: ignore[misc]
-                if _outermost is None:
+                if _running.layer is None:
                     return outermost(self, x, target)
-                y = forward(self, x, target)
+                try:
+                    y = forward(self, x, target)
+                except BaseException:
+                    _from_half.discard(self)
+                    raise
                 return _halved(self, y) if _from_half and self in _from_half else y
 
         case ["*x"]:
 
             def guarded(self: Layer, *x: Any) -> Any:  # type: ignore[misc]
-                if _outermost is None:
+                if _running.layer is None:
                     return outermost(self, *x)
-                y = forward(self, *x)
+                try:
+                    y = forward(self, *x)
+                except BaseException:
+                    _from_half.discard(self)
+                    raise
                 return _halved(self, y) if _from_half and self in _from_half else y
 
         case _:
 
             def guarded(self: Layer, *inputs: Any, **options: Any) -> Any:  # type: ignore[misc]
-                if _outermost is None:
+                if _running.layer is None:
                     return outermost(self, *inputs, **options)
-                y = forward(self, *inputs, **options)
+                try:
+                    y = forward(self, *inputs, **options)
+                except BaseException:
+                    _from_half.discard(self)
+                    raise
                 return _halved(self, y) if _from_half and self in _from_half else y
 
     return functools.wraps(forward)(guarded)
@@ -217,10 +243,10 @@ def _look_after(layer: Layer, stack: list[Any]) -> None:
 
     stack : of the layer that is the first to save, so there is an entry for each forward that waits
     """
-    zeroed = parameter.zeroed_before()
-    if stack[0][0] < zeroed:
-        each_zeroed = [p.zeroed_before for p in layer.parameters()]
-        since = max(each_zeroed) if each_zeroed else zeroed  # a loss goes with whatever is trained
+    if stack[0][0] < parameter.zeroed_before():
+        trained = [p.zeroed_before for p in layer.parameters() if p.zeroed >= 0]
+        nobodys = parameter.zeroed_before() if len(stack) >= SEVERAL_OF_NOBODY else -1
+        since = max(trained) if trained else nobodys  # a loss, a frozen network
         for each in layer.modules():
             each.forget_before(since)
     n = len(stack)
@@ -230,8 +256,8 @@ def _look_after(layer: Layer, stack: list[Any]) -> None:
             layer._warned = True
             warnings.warn(
                 f"{type(layer).__name__}: {n} forwards in training mode have not been undone by a backward; what they "
-                f"keep for it takes {held / 1e6:.0f} MB. Where no gradient is wanted, use eval(); zero_grad() drops "
-                "what was abandoned",
+                f"keep for it takes {held / 1e6:.0f} MB. Where no gradient is wanted, use eval(); its zero_grad() "
+                "drops what was abandoned",
                 RuntimeWarning,
                 stacklevel=3,
             )

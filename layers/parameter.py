@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,19 @@ __all__ = ["Array", "Parameter", "clock", "float_dtype", "uniform", "zero_grads"
 
 # One count for all that happens in an order that matters: what layers save, and when gradients are set to zero.
 clock = itertools.count()
-_zeroed, _zeroed_before = -1, -1  # when any gradients were set to zero: the last time, and the time before
+
+
+class _Zeroed(threading.local):
+    """When any gradients were last set to zero in this thread, by `clock`, and when before that.
+
+    Several times in a row, with nothing saved in between (two optimizers, one parameter after the other), count as one,
+    from `first` to `last`.
+    """
+
+    first = last = before = -1
+
+
+_zeroed = _Zeroed()
 
 
 class Parameter:
@@ -105,18 +118,21 @@ class Parameter:
 
 def zero_grads(parameters: Iterable[Parameter]) -> None:
     """`zero_grad` of each."""
-    global _zeroed, _zeroed_before
-    _zeroed_before = _zeroed
-    tick = _zeroed = next(clock)
+    tick = next(clock)
+    if tick != _zeroed.last + 1:
+        _zeroed.before, _zeroed.first = _zeroed.last, tick
+    _zeroed.last = tick
+    first = _zeroed.first
     for p in parameters:
         p._stale = True
-        p.zeroed_before = p.zeroed
+        if p.zeroed < first:
+            p.zeroed_before = p.zeroed
         p.zeroed = tick
 
 
 def zeroed_before() -> int:
-    """When any gradients were set to zero the last time but one, by `clock`."""
-    return _zeroed_before
+    """When any gradients were set to zero the last time but one in this thread, by `clock`."""
+    return _zeroed.before
 
 
 def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...], dtype: DTypeLike) -> Parameter:

@@ -22,6 +22,8 @@ class Mean(float):
         the mean of two together = (a * a.count + b * b.count) / (a.count + b.count)
 
     count : how many there were, or the sum of their weights; 0 where there was nothing, and the mean is nan
+
+    So is a number times it, and the sum of two over as many; what else comes of it is a plain float.
     """
 
     __slots__ = ("count",)
@@ -31,6 +33,21 @@ class Mean(float):
         mean = float.__new__(cls, value)
         mean.count = count
         return mean
+
+    def __mul__(self, factor: Any) -> Any:
+        return Mean(float(self) * factor, self.count) if type(factor) in (int, float) else float.__mul__(self, factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Any:
+        if type(divisor) not in (int, float):
+            return float.__truediv__(self, divisor)
+        return Mean(float(self) / divisor, self.count)
+
+    def __add__(self, other: Any) -> Any:
+        if type(other) is Mean and other.count == self.count:
+            return Mean(float(self) + float(other), self.count)
+        return float.__add__(self, other)
 
     def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
         return float(self), self.count

@@ -1,4 +1,7 @@
-"""Forwards that nobody undoes: what they saved goes when gradients have been set to zero twice, or a warning comes."""
+"""Forwards that nobody undoes: where several wait, the older ones go with the gradients, or a warning comes.
+
+What is wanted still must not go: programs that PyTorch runs, with gradients set to zero at odd moments.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import warnings
 import numpy as np
 import pytest
 
-from backhand.layers import GRUCell, Layer, Linear, ReLU, Sigmoid
+from backhand.layers import BatchNorm1d, GRUCell, Layer, LayerNorm, Linear, ReLU, Sigmoid
+from backhand.layers.guard import SEVERAL, SEVERAL_OF_NOBODY
 from backhand.losses import CrossEntropyLoss, MSELoss
 from backhand.models import MLP, Residual, Sequential
 from backhand.training import SGD
@@ -54,30 +58,31 @@ def test_a_loop_in_which_steps_fail_does_not_grow(build, order):
     update = SGD(model.parameters(), lr=0.01)
     x, y = np.ones((2, 4), np.float32), np.array([0, 2])
     most = 0
-    for step in range(40):
+    for step in range(240):
         if order == "zero forward":
             update.zero_grad()
         loss.forward(model.forward(x), y)
         most = max(most, saved(model, loss))
         if order == "forward zero":
             update.zero_grad()
-        if step % 2 and step < 36:
+        if step % 2 and step < 236:
             continue  # this step has failed before its backward
         model.backward(loss.backward())
         update.step()
-    assert saved(model, loss) == 0
     single = build()
-    loss.forward(single.forward(x), y)
-    assert most <= 3 * saved(single, loss)
+    single.forward(x)
+    once = saved(single)
+    assert saved(model) <= (SEVERAL + 1) * once and saved(loss) <= SEVERAL_OF_NOBODY
+    assert most <= (SEVERAL + 2) * once + SEVERAL_OF_NOBODY + 2
 
 
 def test_layers_that_are_called_one_by_one_do_not_grow_either():
     first, between, last, loss = Linear(4, 8, rng=0), ReLU(), Linear(8, 3, rng=1), MSELoss()
     update = SGD([*first.parameters(), *last.parameters()], lr=0.01)
-    for _ in range(50):
+    for _ in range(200):
         update.zero_grad()
         loss(last(between(first(np.ones((2, 4))))), np.zeros((2, 3)))
-    assert saved(first, between, last, loss) <= 3 * 4
+    assert saved(first, last) <= 2 * (SEVERAL + 1) and saved(between, loss) <= 2 * (SEVERAL_OF_NOBODY + 1)
 
 
 def test_what_was_abandoned_takes_no_part_in_the_gradient():
@@ -246,18 +251,152 @@ def test_two_models_in_two_threads():
         SGD(model.parameters(), lr=0.01).zero_grad()
         model(np.ones((2, 4), np.float32))
         model.backward(np.ones((2, 3), np.float32))
-        assert saved(model) == 0
+        assert saved(model) <= (SEVERAL + 1) * 3
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.eval], ids=str)
-def test_an_abandoned_forward_of_any_layer_goes(case):
-    layer = copy.deepcopy(case.build(np.float64))
-    first = saved(layer)
+def test_abandoned_forwards_of_any_layer_go(case):
+    layer, other = copy.deepcopy(case.build(np.float64)), SGD(Linear(1, 1).parameters(), lr=0.1)
     layer.forward(*case.arrays(), **case.options)
-    once = saved(layer) - first
-    for _ in range(2):
+    once = saved(layer)
+    least = SEVERAL if any(True for _ in layer.parameters()) else SEVERAL_OF_NOBODY
+    for _ in range(least + 8):
         for p in layer.parameters():
             p.zero_grad()
-        SGD(Linear(1, 1).parameters(), lr=0.1).zero_grad()  # whatever a layer without parameters is trained with
-    layer.forward(*case.arrays(), **case.options)
-    assert saved(layer) == once
+        other.zero_grad()  # whatever a layer without parameters is trained with
+        layer.forward(*case.arrays(), **case.options)
+    assert saved(layer) <= (least + 1) * once
+
+
+# ---------------------------------------------------------------------- programs that PyTorch runs
+
+
+def test_one_loss_for_two_models_whose_gradients_are_set_to_zero_in_between():
+    one, other, loss = MLP(3, 4, 1, rng=0), MLP(3, 4, 1, rng=1), MSELoss()
+    updates = [SGD(model.parameters(), lr=0.1) for model in (one, other)]
+    x, y = np.ones((2, 3)), np.zeros((2, 1))
+    for _ in range(20):
+        loss(one(x), y)
+        for update in updates:
+            update.zero_grad()
+        loss(other(x), y)
+        updates[0].zero_grad()
+        for model in (other, one):
+            model.backward(loss.backward())
+        for update in updates:
+            update.step()
+    assert saved(one, other, loss) == 0
+
+
+def test_one_activation_in_a_loop_over_time_in_which_another_net_is_trained():
+    cell, act, aux = Linear(3, 3, rng=0), ReLU(), Linear(3, 1, rng=1)
+    updates = [SGD(each.parameters(), lr=0.1) for each in (cell, aux)]
+    for _ in range(3):
+        updates[0].zero_grad()
+        h = np.ones((2, 3), np.float32)
+        for _ in range(20):
+            h = act(cell(h))
+            updates[1].zero_grad()
+            aux(h)
+            aux.backward(np.ones((2, 1), np.float32))
+            updates[1].step()
+        dh = np.ones_like(h)
+        for _ in range(20):
+            dh = cell.backward(act.backward(dh))
+        updates[0].step()
+    assert saved(cell, act, aux) == 0
+
+
+def test_gradients_set_to_zero_one_parameter_after_the_other():
+    model, loss = MLP(4, 8, 3, rng=0), MSELoss()
+    for _ in range(20):
+        loss(model(np.ones((2, 4))), np.zeros((2, 3)))
+        for p in model.parameters():
+            p.zero_grad()
+        loss(model(np.ones((2, 4))), np.zeros((2, 3)))
+        for _ in range(2):
+            model.backward(loss.backward())
+    assert saved(model, loss) == 0
+
+
+def test_two_optimizers_that_share_a_trunk():
+    trunk = Linear(3, 4, rng=0)
+    actor, critic = Sequential(trunk, Linear(4, 2, rng=1)), Sequential(trunk, Linear(4, 1, rng=2))
+    updates = [SGD(model.parameters(), lr=0.1) for model in (actor, critic)]
+    for _ in range(20):
+        actor(np.ones((2, 3)))
+        for update in updates:
+            update.zero_grad()
+        critic(np.ones((2, 3)))
+        critic.backward(np.ones((2, 1)))
+        actor.backward(np.ones((2, 2)))
+    assert saved(actor, critic) == 0
+
+
+def test_steps_of_an_attack_between_a_forward_and_its_backward():
+    model, loss = MLP(4, 8, 3, rng=0), MSELoss()
+    update = SGD(model.parameters(), lr=0.1)
+    x, y = np.ones((2, 4), np.float32), np.zeros((2, 3), np.float32)
+    for _ in range(3):
+        loss(model(x), y)
+        for _ in range(10):
+            update.zero_grad()
+            loss(model(x), y)
+            x = x + 0.1 * np.sign(model.backward(loss.backward()))
+        update.zero_grad()
+        model.backward(loss.backward())
+        update.step()
+    assert saved(model, loss) == 0
+
+
+def test_a_frozen_network_that_nobody_undoes_does_not_grow_for_ever():
+    frozen, head = MLP(4, 8, 3, rng=0).requires_grad_(False), Linear(3, 2, rng=1)
+    update, loss = SGD(head.parameters(), lr=0.1), CrossEntropyLoss()
+    for _ in range(300):
+        update.zero_grad()
+        loss(head(frozen(np.ones((2, 4)))), np.array([0, 1]))
+        head.backward(loss.backward())
+        update.step()
+    assert saved(frozen) <= 4 * (SEVERAL_OF_NOBODY + 1)
+
+
+def test_a_forward_that_fails_inside_of_one_that_goes_on_leaves_no_trace_in_float32():
+    class Either(Layer):
+        def __init__(self):
+            self.norm = LayerNorm(3)
+
+        def forward(self, x):
+            try:
+                return self.norm(x)
+            except ValueError:
+                return x + 0
+
+    layer = Either()
+    layer(np.ones((2, 4), np.float16))
+    layer.norm.astype(np.float16)
+    layer(np.ones((2, 4)))
+    layer.norm.astype(np.float32)
+    assert layer.norm(np.ones((2, 3), np.float32)).dtype == np.float32
+
+
+def test_a_failed_forward_is_taken_back_while_another_thread_is_in_a_forward():
+    entered, leave = threading.Event(), threading.Event()
+
+    class Waits(Layer):
+        def forward(self, x):
+            entered.set()
+            assert leave.wait(20)
+            return x
+
+    thread = threading.Thread(target=Waits(), args=(np.ones(2),))
+    thread.start()
+    assert entered.wait(20)
+    model = Sequential(BatchNorm1d(3), Linear(7, 2, rng=0))
+    try:
+        with pytest.raises(ValueError, match="at '1'"):
+            model(np.arange(12.0).reshape(4, 3))
+        assert saved(model) == 0 and model[0].num_batches_tracked == 0
+        np.testing.assert_array_equal(model[0].running_mean, 0)
+    finally:
+        leave.set()
+        thread.join()

@@ -30,7 +30,7 @@ from backhand.layers import (
 )
 from backhand.losses import CrossEntropyLoss, MSELoss
 from backhand.models import GPT, MLP
-from backhand.training import ExponentialMovingAverage, clip_grad_norm_, optimizers
+from backhand.training import ExponentialMovingAverage, clip_grad_norm_, clip_grad_value_, optimizers
 from backhand.training.optimizers import Block, Optimizer
 from tests.cases import families
 
@@ -248,6 +248,15 @@ def test_norms_of_gradients():
         parameter.grad[...] = size
         assert clip_grad_norm_(parameter, 1e9) == pytest.approx(size * np.sqrt(n), rel=1e-3)
         assert clip_grad_norm_(parameter, 1e9, norm_type=3) == pytest.approx(size * n ** (1 / 3), rel=1e-3)
+
+
+def test_gradients_are_clipped_to_what_float16_can_say():
+    for n, size, limit in ((10**6, 6e4, 1.0), (10**5, 1e3, 0.1), (10**6, 300.0, 1.0)):
+        parameter = Parameter(np.zeros(n, np.float16))
+        parameter.grad[...] = size
+        clip_grad_norm_(parameter, limit)
+        assert np.linalg.norm(parameter.grad.astype(np.float32)) == pytest.approx(limit, rel=1e-3)
+    clip_grad_value_(parameter, 1e5)  # no warning
 
 
 def test_an_average_of_weights_goes_on_where_float16_would_stand_still():

@@ -316,6 +316,9 @@ def test_a_mean_is_a_float_for_everybody():
     assert isinstance(mean, float) and mean == 2.5 and f"{mean:.1f} {mean}" == "2.5 2.5" and repr(mean) == "2.5"
     assert json.dumps({"loss": mean}) == '{"loss": 2.5}'
     assert type(mean + 1) is float and type(np.float64(1) + mean) is np.float64
+    for same, value in ((0.5 * mean, 1.25), (mean * 2, 5.0), (mean / 5, 0.5), (mean + Mean(1.5, 4), 4.0)):
+        assert type(same) is Mean and same == value and same.count == 4
+    assert type(mean + Mean(1.5, 3)) is float
     single = np.ones(2, np.float32)
     for value in (single * mean, mean * single, single / mean, np.multiply(mean, single)):
         assert value.dtype == np.float32
@@ -324,6 +327,29 @@ def test_a_mean_is_a_float_for_everybody():
     assert single.tolist() == [2.5, 2.5] and np.mean([mean, mean]) == 2.5 and np.isfinite(mean)
     for again in (pickle.loads(pickle.dumps(mean)), copy.copy(mean), copy.deepcopy(mean)):
         assert again == 2.5 and again.count == 4 and type(again) is Mean
+
+
+def test_a_loss_made_of_losses_counts_as_they_do():
+    class Half(Loss):
+        def __init__(self):
+            super().__init__()
+            self.inner = CrossEntropyLoss()
+
+        def forward(self, x, target):
+            return 0.5 * self.inner(x, target)
+
+        def backward(self, dout=1.0):
+            return self.inner.backward(0.5 * dout)
+
+    model = Linear(4, 3, rng=0)
+    trainer = Trainer(model, Half(), SGD(model.parameters(), 0.1), progress=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 4)), rng.integers(0, 3, 12)
+    y[:7] = -100
+    whole = trainer.evaluate((x, y), batch_size=12)["loss"]
+    for size in (1, 3, 4, 5):
+        assert trainer.evaluate((x, y), batch_size=size)["loss"] == pytest.approx(whole, rel=1e-5)
+    assert trainer.fit((x, y), epochs=1, batch_size=3, shuffle=False)["skipped"].tolist() == [2]
 
 
 # ---------------------------------------------------------------------- where nothing counts

@@ -180,7 +180,6 @@ from backhand.losses import MSELoss
 usual = signal.getsignal(signal.SIGINT)
 model = Linear(2, 1, rng=0)
 first, second = SGD(model.parameters(), 0.1), SGD(model.parameters(), 0.1)
-assert signal.getsignal(signal.SIGINT) is usual
 for optimizer in (first, second):
     optimizer.step()
     assert signal.getsignal(signal.SIGINT).behind is usual
@@ -209,6 +208,26 @@ gc.collect()
 assert signal.getsignal(signal.SIGINT) is usual
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_state_is_not_lost_where_no_memory_is_left_to_lay_it_out(monkeypatch):
+    def none_left(*_):
+        raise MemoryError
+
+    optimizer, params = made(Adam)
+    params[0].requires_grad = False
+    optimizer.step()
+    before = state_of(optimizer)
+    saved = optimizer.state_dict()
+    params[0].requires_grad = True
+    with monkeypatch.context() as patched:
+        patched.setattr("backhand.training.optimizers.base.Block", none_left)
+        for change in (optimizer.step, lambda: optimizer.load_state_dict(saved)):
+            with pytest.raises(MemoryError):
+                change()
+            np.testing.assert_equal(state_of(optimizer), before)
+    optimizer.step()
+    assert len(state_of(optimizer)) == len(before)
 
 
 def test_in_another_thread_an_update_is_made_as_well():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backhand.layers.guard import widened
+from backhand.layers.guard import HALF, widened
 from backhand.layers.parameter import Array, Parameter
 
 
@@ -37,7 +37,13 @@ def clip_grad_value_(parameters: Parameter | Iterable[Parameter], clip_value: fl
     """Move every entry of every gradient into [-clip_value, clip_value], in place; frozen parameters take no part."""
     clip_value = _limit("clip_value", clip_value)
     for gradient in _trainable(parameters):
-        np.clip(gradient, -clip_value, clip_value, out=gradient)
+        clip_to(gradient, clip_value)
+
+
+def clip_to(gradient: Array, limit: float) -> None:
+    """Move every entry of an array into [-limit, limit], in place."""
+    limit = min(limit, float(np.finfo(gradient.dtype).max))  # float16 ends soon
+    np.clip(gradient, -limit, limit, out=gradient)
 
 
 def total_norm(gradients: list[Array], norm_type: float = 2.0) -> float:
@@ -61,7 +67,10 @@ def scale_to(gradients: list[Array], max_norm: float, norm: float) -> None:
     if not scale >= 1:  # a norm that is nan makes every gradient nan, as in torch
         with np.errstate(invalid="ignore"):
             for gradient in gradients:
-                gradient *= scale
+                if gradient.dtype == HALF:  # in which the scale itself may be 0
+                    gradient[...] = widened(gradient) * scale
+                else:
+                    gradient *= scale
 
 
 def _trainable(parameters: Parameter | Iterable[Parameter]) -> list[Array]:

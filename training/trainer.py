@@ -17,7 +17,7 @@ from backhand.layers.parameter import Array, Parameter
 from backhand.losses.base import Mean
 from backhand.training.batches import ArrayBatches, StreamBatches, as_batches, rows_of
 from backhand.training.checkpoints import save_weights
-from backhand.training.clipping import scale_to, total_norm
+from backhand.training.clipping import clip_to, scale_to, total_norm
 from backhand.training.errors import TrainingError, diagnosis, remedies, unsound
 from backhand.training.history import History
 from backhand.training.interrupts import Uninterrupted
@@ -297,7 +297,7 @@ class Trainer:
                     raise self._error("a gradient is not finite", value, inputs, target, n, count, last is None)
                 if self.clip_value is not None:
                     for g in gradients:
-                        np.clip(g, -self.clip_value, self.clip_value, out=g)
+                        clip_to(g, self.clip_value)
                 if self.clip_norm is not None:
                     scale_to(gradients, self.clip_norm, total_norm(gradients))
                 rate = self._lr()

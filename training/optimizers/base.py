@@ -189,9 +189,13 @@ class Optimizer:
             if p.requires_grad:
                 return self._adopt()
 
-    def _adopt(self) -> None:
-        """Lay the trainable parameters of each group out on flat vectors, with the state that they bring along."""
-        states = self.state
+    def _adopt(self, states: Mapping[Parameter, dict[str, Any]] | None = None) -> None:
+        """Lay the trainable parameters of each group out on flat vectors, with the state that they bring along.
+
+        states : other than their own. Where it cannot be done (no memory is left), they keep their own.
+        """
+        if states is None:
+            states = self.state
         bins: list[tuple[dict[str, Any], list[Parameter]]] = []
         frozen = []
         for group in self.param_groups:
@@ -206,10 +210,11 @@ class Optimizer:
                 scalars = tuple((k, v) for k, v in sorted(state.items()) if not isinstance(v, np.ndarray))
                 alike.setdefault((p.dtype, scalars, tuple(sorted(state))), []).append(p)
             bins += ((group, parameters) for parameters in alike.values())
-        self._apart = {p: copy.deepcopy(states[p]) for p in frozen if p in states}
-        self._blocks = [(group, Block(parameters, states)) for group, parameters in bins]
-        self._frozen = frozen
-        self._sizes = [len(group["params"]) for group in self.param_groups]
+        with Uninterrupted():
+            apart = {p: copy.deepcopy(states[p]) for p in frozen if p in states}
+            self._blocks = [(group, Block(parameters, states)) for group, parameters in bins]
+            self._apart, self._frozen = apart, frozen
+            self._sizes = [len(group["params"]) for group in self.param_groups]
 
     def __getstate__(self) -> dict[str, Any]:
         # a copied view owns its numbers: a copy of the optimizer starts from the state and lays out afresh
@@ -274,10 +279,10 @@ class Optimizer:
                     if name in self.scalar_names
                     else np.array(array, remembered_in(owners[i].dtype))
                 )
-        for current, group in zip(self.param_groups, groups, strict=True):
-            current.update(group)
-        self._blocks, self._apart = [], states
-        self._adopt()
+        with Uninterrupted():
+            self._adopt(states)
+            for current, group in zip(self.param_groups, groups, strict=True):
+                current.update(group)
 
     def __repr__(self) -> str:
         lines = []
