@@ -153,7 +153,7 @@ class Stack(Recurrence):
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= self.input_size:
             self.reject(f"integers from 0 to {self.input_size - 1} with one_hot", low if low < 0 else high)
-        return self._time_major(index[..., None], index.ndim == 2), index.ndim == 2
+        return self._time_major(index.astype(np.intp, copy=False)[..., None], index.ndim == 2), index.ndim == 2
 
     def _time_major(self, x: Array, batched: bool) -> Array:
         """(T, N, F), from the order of axes that the user has."""
