@@ -122,4 +122,4 @@ def _marked_up(content: bytes, text: bytes) -> str | None:
         value = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return INDEX if isinstance(value, dict) and "weight_map" in value else JSON
+    return INDEX if isinstance(value, dict) and isinstance(value.get("weight_map"), dict) else JSON

@@ -61,7 +61,8 @@ def _shown(name: str, x: Any) -> str:
         return f"{name} = None"
     x = np.asarray(x)
     if x.size <= FEW:
-        text = np.array2string(x, precision=4, suppress_small=True, separator=", ").replace("\n", "")
+        tiny = x.dtype.kind == "f" and np.abs(x).max(initial=0) < 1e-3  # as zeros they would show nothing
+        text = np.array2string(x, precision=4, suppress_small=not tiny, separator=", ").replace("\n", "")
         return f"{name} = {' '.join(text.split())}"
     first = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:4])
     return f"{name} of shape {x.shape} = {first}, ..."

@@ -69,8 +69,8 @@ class Layer:
     with the model but not learned) are plain arrays whose names stand in `buffer_names`.
 
     What is saved goes on a stack, so a layer may be called any number of times before the backwards come, in
-    reverse order: that is weight sharing, over time or anywhere, with no further code. What a forward saved
-    whose backward has not come when the gradients are set to zero for the second time, goes at the next forward.
+    reverse order: that is weight sharing, over time or anywhere, with no further code. Where 8 or
+    more forwards wait for a backward that never comes, those go for which the gradients were set to zero twice since.
 
     Around both methods stands a guard (layers/guard.py): a forward that fails leaves every layer as it was, and of
     float16 all is computed in float32.
@@ -195,7 +195,9 @@ class Layer:
 
         A Python int is a number like 3.0; integer arrays are left as they are: labels, indices, pixels.
         """
-        array = self.native(float(x) if type(x) is int else x, "an array of numbers")
+        if type(x) is int and abs(x) < 2**1023:
+            x = float(x)
+        array = self.native(x, "an array of numbers")
         if array.dtype.kind not in "fiub":
             self.reject("an array of numbers", f"dtype {array.dtype} ({_describe(x)})")
         if array.size == 0:
@@ -237,10 +239,14 @@ class Layer:
         if isinstance(x, np.ma.MaskedArray):
             hint = "give x.filled(...), or the rows that count"
             self.reject(expected, "a masked array, whose mask would be lost", hint)
+        if isinstance(x, (list, tuple)) and any(isinstance(each, np.ma.MaskedArray) for each in x):
+            self.reject(expected, f"{_describe(x)} masked arrays, whose masks would be lost")
         try:
             array = np.asarray(x)
-        except ValueError:
-            self.reject(expected, f"{_describe(x)} with rows of different lengths")
+        except Exception as error:  # whatever an object's own __array__ may raise
+            if isinstance(error, ValueError) and isinstance(x, (list, tuple)):
+                self.reject(expected, f"{_describe(x)} with rows of different lengths")
+            self.reject(expected, f"{_describe(x)} that is no array: {error}")
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
     def reject(self, expected: str, got: object, hint: str = "") -> NoReturn:

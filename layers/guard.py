@@ -6,8 +6,8 @@
    error learns where in the container the layer stands that raised it.
 2. float16. Squares, sums and an eps are lost in it, so `Layer.input` hands float16 on as float32, the layer computes in
    float32, and what it returns is made float16 again here.
-3. Forwards that nobody undoes. Where several wait, what the older ones saved is dropped when the gradients have been
-   set to zero twice since (once may come between a forward and its backward); where much is held, a warning says so.
+3. Forwards that nobody undoes. Where SEVERAL wait, those are dropped for which the gradients were set to zero twice
+   since (once may come between a forward and its backward); where much is held, a warning says so.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _half_is_used = False
 def stand_around(cls: type[Layer]) -> None:
     """Put the guard around the methods of a new class of layers.
 
-    A backward needs none before there is float16: then all that there are get theirs.
+    What the guard does around a backward is to make float16 of its result. So it is put there, around all backwards,
+    only when the first layer meets float16.
     """
     own = vars(cls)
     if "forward" in own:

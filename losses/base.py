@@ -121,7 +121,8 @@ class Loss(Layer):
         if dout is None:
             given: float = 1.0
         else:
-            number = not isinstance(dout, (tuple, list)) and np.ndim(dout) == 0  # the same for all
+            dout = self.native(dout, "dout of numbers") if not isinstance(dout, tuple) else dout
+            number = not isinstance(dout, tuple) and dout.ndim == 0  # the same for all
             wanted = () if number or self.reduction != "none" else shape
             if isinstance(dout, np.ndarray) and dout.shape != wanted:
                 self.reject(f"dout of shape {wanted}", dout.shape)

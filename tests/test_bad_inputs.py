@@ -349,3 +349,32 @@ def test_a_loss_starts_from_numbers_only(reduction, bad):
 def test_gates_in_series_still_take_tuples():
     gates = Sequential(Parallel(Add(), Identity()), Multiply())
     assert gates((2.0, 3.0), 4.0) == 20
+
+
+def test_what_cannot_be_made_an_array_is_refused_in_words():
+    class Broken:
+        def __array__(self, *_, **__):
+            raise RuntimeError("there is nothing")
+
+    class Strange:
+        def __array__(self, *_, **__):
+            return 3
+
+    masked = np.ma.masked_array([1.0, 2.0, 99.0], [0, 0, 1])
+    for bad in (Broken(), Strange(), 10**400, [masked, masked], (masked, masked)):
+        for call in (
+            Linear(3, 3, rng=0),
+            lambda x: MSELoss()(np.ones((2, 3)), x),
+            lambda x: MSELoss()(x, np.ones((2, 3))),
+        ):
+            with pytest.raises(LayerError, match="expected"):
+                call(bad)
+        for layer, x in ((Linear(3, 3, rng=0), (np.ones((2, 3)),)), (MSELoss(), (np.ones((2, 3)), np.zeros((2, 3))))):
+            layer(*x)
+            with pytest.raises(LayerError, match="dout"):
+                layer.backward(bad)
+            layer.backward(np.ones(np.shape(layer(*x))))
+
+
+def test_an_integer_input_is_a_number():
+    assert MSELoss()(3, 1) == 4

@@ -68,6 +68,9 @@ def check(tmp_path, monkeypatch, capsys):
     (tmp_path / "bad.py").write_text("import no_such_module\n")
     (tmp_path / "syntax.py").write_text("def f(:\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(0)\n")
+    ends = "    def {}(self, x):\n        raise SystemExit(0)\n\n    def {}(self, x):\n        return x\n\n\n"
+    classes = [("Back", "backward", "forward"), ("Forth", "forward", "backward")]
+    (tmp_path / "ends.py").write_text("".join(f"class {name}:\n{ends.format(*order)}" for name, *order in classes))
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -121,6 +124,8 @@ def test_a_wrong_one_exits_1_and_says_what_is_wrong(check, arguments, words):
         (["bad.py:X"], "bad.py does not import: ModuleNotFoundError: No module named 'no_such_module'"),
         (["syntax.py:X"], "syntax.py does not import: SyntaxError"),
         (["exits.py:X"], "exits.py does not import: SystemExit"),
+        (["ends.py:Back", "--input", "2,3"], "Back ends the program: SystemExit"),
+        (["ends.py:Forth", "--input", "2,3"], "Forth ends the program: SystemExit"),
         (["own.py:Nothing"], "own.py has no Nothing; it has Right, Wrong, Affine"),
         (["own.py:Affine"], "Affine() cannot be built: TypeError: Affine.__init__() missing 2 required"),
         (["own.py:Broken"], "Broken() cannot be built: RuntimeError: no such weights"),

@@ -298,3 +298,11 @@ def test_no_reader_hands_out_arrays_of_another_byte_order(tmp_path, order):
     for part in parts:
         assert all(array.dtype.isnative for array in part)
     np.testing.assert_array_equal(failed.inputs[0], x)
+
+
+@pytest.mark.parametrize("weight_map", [["x"], None, 3])
+def test_an_index_without_a_map_is_json_like_any_other(tmp_path, weight_map):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match="JSON"):
+        read_weights(path)

@@ -181,3 +181,17 @@ def test_the_error_of_a_forward_is_raised_as_it_is():
 
     with pytest.raises(AttributeError, match="weight"):
         check_gradients(Wrong(), A)
+
+
+def test_small_numbers_of_an_example_are_not_shown_as_zeros():
+    class Square(Layer):
+        def forward(self, x):
+            self.save(x)
+            return x * x
+
+        def backward(self, dout):
+            (x,) = self.saved()
+            return dout * x
+
+    report = str(check_gradients(Square(), np.array([1e-6, 2e-6])))
+    assert "x = [0" not in report and "e-06" in report

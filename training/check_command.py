@@ -55,9 +55,11 @@ def check(options: argparse.Namespace) -> int:
         inputs = drawn(options.input, options.seed) if options.input else guessed(thing, options.seed, name)
         try:
             report = check_gradients(thing, *inputs, rng=options.seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shapes = " and ".join(str(x.shape) for x in inputs)
             said = f"{_said(error)}{raised_at(error)}"
+            if isinstance(error, SystemExit):
+                raise CheckError(f"{name} ends the program: {said}") from error
             raise CheckError(f"{name} does not take an input of shape {shapes}: {said}") from error
     shapes = " and ".join(str(x.shape) for x in inputs)
     print(f"x of shape {shapes}{'' if options.input else ' (choose with --input)'}")
