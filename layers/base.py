@@ -69,8 +69,8 @@ class Layer:
     with the model but not learned) are plain arrays whose names stand in `buffer_names`.
 
     What is saved goes on a stack, so a layer may be called any number of times before the backwards come, in
-    reverse order: that is weight sharing, over time or anywhere, with no further code. Where 8 or
-    more forwards wait for a backward that never comes, those go for which the gradients were set to zero twice since.
+    reverse order: that is weight sharing, over time or anywhere, with no further code. Where 8 or more forwards wait
+    for a backward, those are dropped for which the gradients have been set to zero twice since: they were abandoned.
 
     Around both methods stands a guard (layers/guard.py): a forward that fails leaves every layer as it was, and of
     float16 all is computed in float32.

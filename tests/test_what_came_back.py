@@ -184,14 +184,9 @@ def test_the_error_of_a_forward_is_raised_as_it_is():
 
 
 def test_small_numbers_of_an_example_are_not_shown_as_zeros():
-    class Square(Layer):
-        def forward(self, x):
-            self.save(x)
-            return x * x
-
+    class Half(Square):
         def backward(self, dout):
-            (x,) = self.saved()
-            return dout * x
+            return super().backward(dout) / 2
 
-    report = str(check_gradients(Square(), np.array([1e-6, 2e-6])))
+    report = str(check_gradients(Half(), np.array([1e-6, 2e-6])))
     assert "x = [0" not in report and "e-06" in report

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backhand.datasets.arrays import as_numbers
 from backhand.layers.broadcasting import reshape_hint
 from backhand.layers.parameter import Array
 from backhand.losses.base import Mean
@@ -136,14 +137,7 @@ def _arrays(name: str, scores: ArrayLike, target: ArrayLike) -> tuple[Array, Arr
     """Scores and target as arrays of numbers, or the error that says what they are."""
     arrays = []
     for what, value in (("scores", scores), ("target", target)):
-        if isinstance(value, np.ma.MaskedArray):
-            raise ValueError(f"{name}: expected plain arrays, got a masked one; give labels that are ignored instead")
-        try:
-            array = np.asarray(value)
-        except ValueError:
-            raise ValueError(f"{name}: expected {what} as an array, got rows of different lengths") from None
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name}: expected {what} of numbers, got dtype {array.dtype}")
+        array = np.asarray(as_numbers(f"{name}: expected {what}", value, axes=0))
         if array.size == 0:
             raise ValueError(f"{name}: expected at least one sample, got {what} of shape {array.shape}")
         arrays.append(array)
